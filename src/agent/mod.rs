@@ -1,0 +1,3 @@
+//! The agent: runs the sessions that are bound to its server, through a backend.
+pub mod backend;
+pub mod gate;

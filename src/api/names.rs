@@ -1,0 +1,43 @@
+//! Names that several components must agree on.
+
+/// API group of all our kinds.
+pub const GROUP: &str = "dcv-operator.io";
+/// Version of all our kinds.
+pub const VERSION: &str = "v1alpha1";
+
+/// Holds a session until its desktop is known to be gone. Added by the broker at creation or by the controller before
+/// the bind, removed by the agent, or by the controller where no host can hold the desktop.
+pub const SESSION_FINALIZER: &str = "dcv-operator.io/session-cleanup";
+
+/// Field manager and `User-Agent` of the controller.
+pub const CONTROLLER: &str = "dcv-controller";
+/// Field manager and `User-Agent` of agents.
+pub const AGENT: &str = "dcv-agent";
+/// Field manager and `User-Agent` of brokers.
+pub const BROKER: &str = "dcv-broker";
+/// Field manager and `User-Agent` of the kubectl plugin.
+pub const PLUGIN: &str = "kubectl-dcv";
+
+/// Lease of the controller's leader, in the release namespace. Not a valid name of a server that an agent could own:
+/// agents own a Lease of their server's name, and a policy keeps them to it.
+pub const LEADER_LEASE: &str = "dcv-operator-controller";
+
+/// Namespace of the `ServiceAccount`s of hosts outside the cluster, each named like its server.
+pub const HOSTS_NAMESPACE: &str = "dcv-hosts";
+/// What the name of a server outside the cluster starts with, so that none can own a Node's server.
+pub const HOST_PREFIX: &str = "host-";
+
+/// `ConfigMap` of the release namespace with the public keys of every kind of token, one JWK set a kind under
+/// [`crate::token::Kind::public_entry`]. Written by the controller only.
+pub const PUBLIC_KEYS: &str = "dcv-public-keys";
+
+/// Label on what the broker makes: the uid of the `ApiClient` it was made for.
+pub const CLIENT_LABEL: &str = "dcv-operator.io/api-client";
+/// Annotation on what the broker makes: digest of the request under an `Idempotency-Key`.
+pub const REQUEST_DIGEST: &str = "dcv-operator.io/request-digest";
+/// Annotation of a namespace: regular expression that owners of its sessions must match, by admission policy.
+pub const OWNER_PATTERN: &str = "dcv-operator.io/owner-pattern";
+/// Annotation of a custom resource definition: `"true"` lets it be deleted, with every object of its kind.
+pub const ALLOW_DELETION: &str = "dcv-operator.io/allow-deletion";
+/// Annotation of a Node's server: the boot id that was seen last. Labels of servers are copies of the Node's.
+pub const NODE_LABEL_PREFIX: &str = "dcv-operator.io/";

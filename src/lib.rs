@@ -1,0 +1,4 @@
+//! Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
+pub mod agent;
+pub mod api;
+pub mod token;
