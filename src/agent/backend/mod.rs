@@ -131,6 +131,8 @@ pub struct Description {
     pub endpoints: Vec<Endpoint>,
     /// Facts that replace the ones read from the host the agent runs on; for hosts that are made up.
     pub host: Option<Host>,
+    /// Id of the host's boot, where the host is not the machine the agent runs on; absent: that machine's.
+    pub boot_id: Option<String>,
     /// Tags beside those of the tag files.
     pub tags: std::collections::BTreeMap<String, String>,
     /// Why no session can be created now; absent: it can.
