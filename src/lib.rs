@@ -3,4 +3,5 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod cluster;
+pub mod telemetry;
 pub mod token;
