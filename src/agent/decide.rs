@@ -158,6 +158,7 @@ pub fn decide(world: &World<'_>) -> Plan {
         instances: world.host.iter().map(|instance| (instance.id.as_str(), instance)).collect(),
         bound_uids: world.sessions.iter().filter_map(|session| session.metadata.uid.as_deref()).collect(),
         claimed: BTreeSet::new(),
+        closes: BTreeSet::new(),
         room: Room::new(world.host, world.ledger),
         plan: Plan { counts: Room::counts(world.host), ..Plan::default() },
     };
@@ -170,6 +171,10 @@ pub fn decide(world: &World<'_>) -> Plan {
     for instance in world.host {
         pass.decide_other(instance);
     }
+    // A close that was begun is carried through, whatever became of its reason: half a desktop is nobody's.
+    for id in world.ledger.closing.keys() {
+        pass.close(id);
+    }
     pass.plan
 }
 
@@ -179,6 +184,8 @@ struct Pass<'a> {
     bound_uids: BTreeSet<&'a str>,
     /// Ids on the host that a bound object stands for.
     claimed: BTreeSet<&'a str>,
+    /// Ids that the plan closes.
+    closes: BTreeSet<String>,
     room: Room,
     plan: Plan,
 }
@@ -284,12 +291,20 @@ impl<'a> Pass<'a> {
             self.refuse(session, format!("the host already runs another session {id}"));
         } else if let Some(adopt) = &session.spec.adopt {
             self.refuse(session, format!("session {} is not on the host", adopt.session_id));
+        } else if self.is_namespace_unknown(session) {
+            self.look_again(self.world.now + SignedDuration::from_secs(1));
         } else if let Some(refusal) = self.room.refusal(self.world, session) {
             self.refuse(session, refusal);
         } else {
             self.room.take(&session.spec.owner, session.spec.type_);
             self.create(session);
         }
+    }
+
+    /// Whether the server admits only some namespaces and it could not be found out whether this is one.
+    fn is_namespace_unknown(&self, session: &DcvSession) -> bool {
+        let namespace = session.namespace().unwrap_or_default();
+        self.world.server.spec.allowed_namespaces.is_some() && !self.world.namespaces.contains_key(&namespace)
     }
 
     /// It ran and is over, without anybody having asked for that.
@@ -403,7 +418,8 @@ impl<'a> Pass<'a> {
             Some(closing) if closing.running => {}
             Some(closing) if closing.not_before > self.world.now => self.look_again(closing.not_before),
             _ if self.world.ledger.creating.get(id).is_some_and(|creating| creating.cancelled) => {}
-            _ => self.plan.host.push(HostAction::Close(id.to_owned())),
+            _ if self.closes.insert(id.to_owned()) => self.plan.host.push(HostAction::Close(id.to_owned())),
+            _ => {}
         }
     }
 

@@ -117,7 +117,8 @@ mod tests {
 
     #[test]
     fn os_release_is_read_with_and_without_quotes() {
-        let text = "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nID=debian\n";
+        let text =
+            "PRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\nNAME=\"Debian GNU/Linux\"\nVERSION_ID=\"12\"\nID=debian\n";
         let os = parse_os(text, Some("6.1.0".into()));
         assert_eq!((os.name.as_str(), os.version.as_str()), ("Debian GNU/Linux", "12"));
         assert_eq!(parse_os("NAME=Fedora\n", None).name, "Fedora");
@@ -126,7 +127,9 @@ mod tests {
     #[test]
     fn sockets_and_cores_are_counted_not_threads() {
         let thread = |socket: u32| {
-            format!("processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Xeon\nphysical id\t: {socket}\ncpu cores\t: 8\n\n")
+            format!(
+                "processor\t: 0\nvendor_id\t: GenuineIntel\nmodel name\t: Xeon\nphysical id\t: {socket}\ncpu cores\t: 8\n\n"
+            )
         };
         let text: String = [0, 0, 1, 1].map(thread).concat();
         let cpu = parse_cpu(&text, "x86_64".into());

@@ -144,11 +144,7 @@ pub async fn serve(
     let bound = listener.local_addr().map_err(fault)?;
     let tls = RustlsConfig::from_pem(identity.certificate.clone().into(), identity.key.clone().into());
     let mut server = axum_server::from_tcp_rustls(listener, tls.await.map_err(fault)?).map_err(fault)?;
-    server
-        .http_builder()
-        .http1()
-        .timer(hyper_util::rt::TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT);
+    server.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let app = router(routes, view).into_make_service_with_connect_info::<SocketAddr>();
     let task = tokio::spawn(async move { server.serve(app).await });
     Ok(Serving { address: bound, task })
@@ -321,8 +317,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_make(folder.path(), vec!["localhost".into()]).unwrap();
         let view = crate::agent::view::Watched::new(mock::clock);
-        let serving =
-            serve("127.0.0.1:0".parse().unwrap(), &identity, Router::new(), Arc::new(view)).await.unwrap();
+        let serving = serve("127.0.0.1:0".parse().unwrap(), &identity, Router::new(), Arc::new(view)).await.unwrap();
         tokio::net::TcpStream::connect(serving.address).await.unwrap();
     }
 }

@@ -121,7 +121,7 @@ fn is_alive(session: &HostSession) -> bool {
     !matches!(session.phase, Phase::Ended(_))
 }
 
-/// A namespace whose labels are not known is not admitted, nor is any by a selector that cannot be read.
+/// A selector that cannot be read admits none.
 fn admits(selector: &LabelSelector, labels: Option<&BTreeMap<String, String>>) -> bool {
     let selector = Selector::try_from(selector.clone());
     labels.zip(selector.ok()).is_some_and(|(labels, selector)| selector.matches(labels))

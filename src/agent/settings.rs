@@ -8,8 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use regex::Regex;
 
-/// Where the time comes from.
-pub type Clock = fn() -> Timestamp;
+use crate::cluster::Clock;
 
 /// The settings of one agent, for one server.
 #[derive(Clone, Debug)]

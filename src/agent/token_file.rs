@@ -25,7 +25,7 @@ use kube::api::PostParams;
 use kube::config::Kubeconfig;
 use serde::Deserialize;
 
-use super::settings::Clock;
+use crate::cluster::Clock;
 
 /// Seconds a token lives: the most that the admission policy grants.
 const LIFETIME_SECONDS: i64 = 24 * 3600;

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use jiff::Timestamp;
@@ -9,8 +11,8 @@ use jsonwebtoken::jwk::JwkSet;
 use k8s_openapi::api::core::v1::ConfigMap;
 
 use super::gate::View;
-use super::settings::Clock;
 use crate::api::DcvSession;
+use crate::cluster::Clock;
 use crate::token::Kind;
 
 /// The agent's own picture of keys and sessions. Shared by its loop, which writes it, and by what serves clients.
@@ -18,6 +20,7 @@ pub struct Watched {
     keys: ArcSwap<JwkSet>,
     sessions: ArcSwap<BTreeMap<String, Arc<DcvSession>>>,
     server_uid: ArcSwap<String>,
+    ready: AtomicBool,
     clock: Clock,
 }
 
@@ -28,8 +31,19 @@ impl Watched {
             keys: ArcSwap::from_pointee(JwkSet { keys: Vec::new() }),
             sessions: ArcSwap::default(),
             server_uid: ArcSwap::default(),
+            ready: AtomicBool::new(false),
             clock,
         }
+    }
+
+    /// Whether the agent has completed a pass.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Ordering::Relaxed)
+    }
+
+    /// The agent has completed a pass.
+    pub(super) fn set_ready(&self) {
+        self.ready.store(true, Ordering::Relaxed);
     }
 
     /// Takes the keys of connection tokens from the published ones. What cannot be read leaves the earlier keys.
