@@ -2,4 +2,7 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod cluster;
+pub mod placement;
+pub mod telemetry;
 pub mod token;
