@@ -137,6 +137,11 @@ impl LoggedIn {
         self.try_post(path, body).await.expect("the broker answers")
     }
 
+    /// Posts no body at all.
+    pub async fn request_without_body(&self, path: &str) -> Answer {
+        answer(self.request(Method::POST, path)).await.expect("the broker answers")
+    }
+
     /// Asks a broker that must answer.
     pub async fn get(&self, path: &str) -> Answer {
         answer(self.request(Method::GET, path)).await.expect("the broker answers")

@@ -8,6 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
+use std::process::Stdio;
 
 use dcv_operator::api::client::ApiClient;
 use dcv_operator::api::server::Availability;
@@ -26,6 +27,7 @@ use kube::api::PostParams;
 use kube::config::KubeConfigOptions;
 use kube::config::Kubeconfig;
 use serde_json::json;
+use tokio::io::AsyncWriteExt;
 use tokio::sync::Mutex;
 use tokio::sync::MutexGuard;
 
@@ -231,6 +233,24 @@ impl Stand {
             let patch = Patch::Merge(json!({"spec": spec(&name)}));
             servers.patch(&name, &PatchParams::default(), &patch).await.expect("an administrator changes servers");
         }
+    }
+
+    /// Runs kubectl as an administrator: what it printed, or what it complained of.
+    pub async fn kubectl(&self, args: &[&str], input: &str) -> Result<String, String> {
+        let mut kubectl = tokio::process::Command::new(self.folder().join("cluster/bin/kubectl"))
+            .env("KUBECONFIG", self.setting("KUBECONFIG"))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl can be run");
+        let mut stdin = kubectl.stdin.take().expect("it is a pipe");
+        stdin.write_all(input.as_bytes()).await.expect("kubectl reads its input");
+        drop(stdin);
+        let output = kubectl.wait_with_output().await.expect("kubectl ends");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
     }
 
     /// Every session of the stand.
