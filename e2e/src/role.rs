@@ -65,6 +65,18 @@ impl Role {
 }
 
 impl Killed {
+    /// Starts it with further flags.
+    pub async fn restart_with(mut self, flags: &[&str]) -> Role {
+        self.command.extend(flags.iter().map(OsString::from));
+        self.restart().await
+    }
+
+    /// Starts it without these flags.
+    pub async fn restart_without(mut self, flags: &[&str]) -> Role {
+        self.command.retain(|word| !flags.iter().any(|flag| word == *flag));
+        self.restart().await
+    }
+
     /// Starts it as it was started before, the way `hack/up` does, so that `hack/down` knows it.
     pub async fn restart(self) -> Role {
         let status = tokio::process::Command::new("bash")

@@ -1,6 +1,7 @@
 //! Sessions as kubectl makes them, in one namespace.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use dcv_operator::api::conditions;
 use dcv_operator::api::conditions::SessionCondition;
@@ -55,11 +56,22 @@ impl Sessions {
 
     /// Waits until the session is as `wanted` says, for at most 30 s, and returns it.
     pub async fn until(&self, name: &str, what: impl Display, wanted: impl Fn(&DcvSession) -> bool) -> DcvSession {
+        self.until_within(name, seconds(30), what, wanted).await
+    }
+
+    /// Waits until the session is as `wanted` says, and returns it.
+    pub async fn until_within(
+        &self,
+        name: &str,
+        limit: Duration,
+        what: impl Display,
+        wanted: impl Fn(&DcvSession) -> bool,
+    ) -> DcvSession {
         let found = |session: Option<&DcvSession>| session.is_some_and(&wanted);
         let watch = await_condition(self.api.clone(), name, found);
-        let Ok(session) = tokio::time::timeout(seconds(30), watch).await else {
+        let Ok(session) = tokio::time::timeout(limit, watch).await else {
             let last = self.api.get_opt(name).await;
-            panic!("{name} is not {what} after 30 s: {last:#?}");
+            panic!("{name} is not {what} after {limit:?}: {last:#?}");
         };
         session.expect("sessions can be watched").expect("it was found")
     }
