@@ -604,3 +604,6 @@ pub fn waiting_namespaces(sessions: &[Arc<DcvSession>]) -> BTreeSet<String> {
     };
     sessions.iter().filter(is_waiting).filter_map(|session| session.namespace()).collect()
 }
+
+#[cfg(test)]
+mod tests;

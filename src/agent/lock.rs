@@ -68,11 +68,11 @@ fn attempt(path: &PathBuf) -> io::Result<Result<Lock, String>> {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_second_agent_waits_until_the_first_has_ended() {
         let folder = tempfile::tempdir().unwrap();
         let first = acquire(folder.path()).await.unwrap();
-        let second = tokio::time::timeout(Duration::from_secs(5), acquire(folder.path())).await;
+        let second = tokio::time::timeout(RETRY * 2, acquire(folder.path())).await;
         assert!(second.is_err(), "it waits");
         drop(first);
         tokio::time::timeout(Duration::from_secs(5), acquire(folder.path())).await.unwrap().unwrap();

@@ -40,7 +40,14 @@ pub fn client(mut answer: impl FnMut(&str, &str, &Value) -> (u16, Value) + Send 
 
 /// The body of a refusal.
 pub fn failure(code: u16) -> Value {
-    mock::failure(code, "No")
+    let reason = match code {
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        422 => "Invalid",
+        _ => "InternalError",
+    };
+    mock::failure(code, reason)
 }
 
 /// A clock that stands still.

@@ -3,6 +3,9 @@
 //! A backend knows the host and nothing of Kubernetes. Everything above this trait works the same with each of them, and
 //! one shared contract test runs against each.
 
+pub mod contract;
+pub mod fake;
+
 use std::future::Future;
 
 use axum::Router;
