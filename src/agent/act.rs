@@ -412,3 +412,6 @@ where
 fn parameters() -> PatchParams {
     PatchParams { field_manager: Some(names::AGENT.to_owned()), ..PatchParams::default() }
 }
+
+#[cfg(test)]
+mod tests;
