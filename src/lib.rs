@@ -1,4 +1,5 @@
 //! Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
 pub mod agent;
 pub mod api;
+pub mod permissions;
 pub mod token;
