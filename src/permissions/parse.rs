@@ -134,7 +134,7 @@ fn resolve_aliases<'a>(definitions: &[Definition<'a>]) -> Result<HashMap<&'a str
     if let Some(wrong) = definitions.iter().find(|definition| Features::from_word(definition.name).is_some()) {
         return fault(wrong.line, format!("{:?} is a feature and cannot be an alias", wrong.name));
     }
-    let order = order(definitions, "alias", |item| Some(item))?;
+    let order = order(definitions, "alias", Some)?;
     let mut aliases = HashMap::new();
     for index in order {
         let Definition { line, name, items } = &definitions[index];
