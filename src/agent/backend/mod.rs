@@ -3,6 +3,8 @@
 //! A backend knows the host and nothing of Kubernetes. Everything above this trait works the same with each of them, and
 //! one shared contract test runs against each.
 
+pub mod vnc;
+
 use std::future::Future;
 
 use axum::Router;
