@@ -1,5 +1,6 @@
 //! Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
 pub mod agent;
 pub mod api;
+pub mod cli;
 pub mod permissions;
 pub mod token;

@@ -1,0 +1,2 @@
+//! Command lines of the binary.
+pub mod session_host;
