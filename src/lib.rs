@@ -13,6 +13,7 @@ pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod cluster;
+pub mod permissions;
 pub mod placement;
 pub mod plugin;
 pub mod telemetry;

@@ -5,6 +5,7 @@
 
 pub mod contract;
 pub mod fake;
+pub mod vnc;
 
 use std::future::Future;
 
