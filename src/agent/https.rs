@@ -138,6 +138,8 @@ pub async fn serve(
     routes: Router,
     view: Arc<dyn View>,
 ) -> Result<Serving, HttpsError> {
+    // The first caller in the process decides; later calls change nothing.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let fault = |source| HttpsError::Listen { address, source };
     let listener = TcpListener::bind(address).map_err(fault)?;
     listener.set_nonblocking(true).map_err(fault)?;
@@ -313,7 +315,6 @@ mod tests {
 
     #[tokio::test]
     async fn it_listens_on_a_free_port() {
-        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let folder = tempfile::tempdir().unwrap();
         let identity = Identity::load_or_make(folder.path(), vec!["localhost".into()]).unwrap();
         let view = crate::agent::view::Watched::new(mock::clock);

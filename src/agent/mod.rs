@@ -61,6 +61,7 @@ use decide::World;
 use ledger::Ledger;
 use server::Facts;
 
+pub use lock::Lock;
 pub use settings::Settings;
 pub use view::Watched;
 
@@ -93,18 +94,30 @@ pub enum Error {
     Tags(#[from] tags::TagsError),
 }
 
+/// Takes the lock of the server. While another agent of it runs on this host, this waits.
+///
+/// # Errors
+/// When the lock's file cannot be made.
+pub async fn acquire_lock(settings: &Settings) -> Result<Lock, Error> {
+    let folder = settings.server_folder();
+    lock::acquire(&folder).await.map_err(|source| Error::Lock { folder, source })
+}
+
 /// Runs the agent of one server for ever. Ends no session when it is dropped.
 ///
-/// `view` is what the gate looks at; a backend that serves desktops itself was made with the same one.
+/// `view` is what the gate looks at; a backend that serves desktops itself was made with the same one, under the lock, as
+/// opening a backend may already adopt what runs.
 ///
 /// # Errors
 /// When the host does not let it start. Failures of the API server are waited out.
-pub async fn run<B: Backend>(settings: Settings, client: Client, backend: B, view: Arc<Watched>) -> Result<(), Error> {
+pub async fn run<B: Backend>(
+    settings: Settings,
+    client: Client,
+    backend: B,
+    view: Arc<Watched>,
+    _lock: Lock,
+) -> Result<(), Error> {
     let settings = Arc::new(settings);
-    let folder = settings.server_folder();
-    let locked = lock::acquire(&folder).await;
-    let _lock = locked.map_err(|source| Error::Lock { folder: folder.clone(), source })?;
-
     let mut facts = Facts { backend: B::NAME, ..Facts::default() };
     if let Some(folder) = &settings.tags_folder {
         facts.tags = tags::read(folder)?;
@@ -114,7 +127,7 @@ pub async fn run<B: Backend>(settings: Settings, client: Client, backend: B, vie
         .advertise_address
         .unwrap_or_else(|| if listen.ip().is_unspecified() { host::first_address() } else { listen.ip() });
     let names = vec![settings.server_name.clone(), "localhost".into(), "127.0.0.1".into(), own.to_string()];
-    let identity = https::Identity::load_or_make(&folder, names)?;
+    let identity = https::Identity::load_or_make(&settings.server_folder(), names)?;
     let serving = https::serve(listen, &identity, backend.routes(), view.clone()).await?;
     facts.ip = own.to_string();
     facts.port = serving.address.port().into();

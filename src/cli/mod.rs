@@ -2,6 +2,8 @@
 //!
 //! The only place that reads flags and the environment. Every role takes its own `Settings`; nobody below sees raw text.
 
+pub mod agent;
+pub mod fake_host;
 pub mod session_host;
 
 use std::io;
