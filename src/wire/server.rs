@@ -18,8 +18,9 @@ pub struct KeyValuePair {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Server {
-    /// Id of the server.
-    pub id: String,
+    /// Id of the server; absent where the client may not know it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
     /// Address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ip: Option<String>,
