@@ -2,6 +2,8 @@
 //!
 //! The only place that reads flags and the environment. Every role takes its own `Settings`; nobody below sees raw text.
 
+pub mod broker;
+
 use std::io;
 use std::path::Path;
 use std::path::PathBuf;
