@@ -76,13 +76,11 @@ pub async fn issue_token(State(app): State<Arc<App>>, request: Request) -> Resul
         (Some(_), Some(_)) => return Err(Problem::InvalidTokenRequest),
         (None, None) => return Err(Problem::InvalidClient),
     };
-    let accepted = match log_in(&app, &client_id, &password) {
-        Some(accepted) => Some(accepted),
-        None => {
-            tokio::time::sleep(FAILED_LOGIN_DELAY).await;
-            log_in(&app, &client_id, &password)
-        }
-    };
+    let mut accepted = log_in(&app, &client_id, &password);
+    if accepted.is_none() {
+        tokio::time::sleep(FAILED_LOGIN_DELAY).await;
+        accepted = log_in(&app, &client_id, &password);
+    }
     let Some((client, credential)) = accepted else {
         tracing::info!(client_id = %client_id.escape_debug(), "login refused");
         return Err(Problem::InvalidClient);

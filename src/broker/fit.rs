@@ -125,15 +125,20 @@ fn selects(selector: &LabelSelector, labels: &BTreeMap<String, String>) -> bool 
 fn fits(server: &DcvServer, load: &Load, session: &DcvSession, namespace_labels: &BTreeMap<String, String>) -> bool {
     let spec = &session.spec;
     let os = server.status.as_ref().and_then(|status| status.host.as_ref()).and_then(|host| host.os.as_ref());
-    let is_windows = os.is_some_and(|os| os.family == "windows");
-    let can_autorun = spec.autorun_file.is_none() || spec.type_ == SessionType::Virtual || is_windows;
+    let is_linux = os.is_none_or(|os| os.family == "linux");
+    // Virtual sessions exist on Linux only; there console sessions run no program. Source: the page on creating
+    // sessions of the Session Manager Developer Guide.
+    let can_run = match spec.type_ {
+        SessionType::Virtual => is_linux,
+        SessionType::Console => !is_linux || spec.autorun_file.is_none(),
+    };
     let limit = server.limits().max_concurrent_sessions_per_user;
     availability(server, load).1.is_none()
         && admits(server, namespace_labels)
         && spec.server_selector.as_ref().is_none_or(|selector| selects(selector, server.labels()))
         && load.leaves_room(server, spec.type_)
         && (spec.type_ == SessionType::Console || Load::is_below(load.of_owner, limit))
-        && can_autorun
+        && can_run
 }
 
 /// A place promised to a session that the caches do not show on its server yet.
@@ -201,12 +206,12 @@ pub fn reserve<'a>(
     guard.open.retain(|_, promise| {
         now.duration_since(promise.since) < PROMISE_LIFETIME && !promise.uid.as_deref().is_some_and(&is_settled)
     });
-    let mut promised: HashMap<&str, Vec<&Promise>> = HashMap::new();
-    guard.open.values().for_each(|promise| promised.entry(&promise.server).or_default().push(promise));
+    let mut by_server: HashMap<&str, Vec<&Promise>> = HashMap::new();
+    guard.open.values().for_each(|promise| by_server.entry(&promise.server).or_default().push(promise));
     let server = servers
         .filter_map(|(server, mut load)| {
             let name = server.metadata.name.as_deref()?;
-            let here = promised.get(name).into_iter().flatten();
+            let here = by_server.get(name).into_iter().flatten();
             here.for_each(|promise| load.add(promise.type_, promise.owner == session.spec.owner));
             fits(server, &load, session, namespace_labels).then(|| (load.total(), name.to_owned()))
         })
@@ -221,6 +226,7 @@ pub fn reserve<'a>(
 }
 
 #[cfg(test)]
+#[expect(clippy::needless_pass_by_value, reason = "JSON written at the call reads best without a reference")]
 mod tests {
     use serde_json::Value;
     use serde_json::json;
@@ -252,7 +258,9 @@ mod tests {
 
     fn load(console: usize, owners: &[&str]) -> Load {
         let mut load = Load { console, ..Load::default() };
-        owners.iter().for_each(|owner| load.add(SessionType::Virtual, *owner == "ann"));
+        for owner in owners {
+            load.add(SessionType::Virtual, *owner == "ann");
+        }
         load
     }
 
@@ -303,7 +311,7 @@ mod tests {
             |family: &str| server(json!({}), json!({"capacity": console(), "host": {"os": {"family": family}}}));
         let team = json!({"allowedNamespaces": {"matchLabels": {"team": "red"}}});
         let none = Load::default();
-        let expectations = [
+        let expectations = vec![
             (linux(), none, json!({}), true),
             (linux(), load(0, &["ann"]), json!({}), false),
             (linux(), load(0, &["bob"]), json!({}), true),
@@ -319,6 +327,7 @@ mod tests {
             (console_on("linux"), none, json!({"type": "CONSOLE", "autorunFile": "a"}), false),
             (console_on("windows"), none, json!({"type": "CONSOLE", "autorunFile": "a"}), true),
             (console_on("windows"), none, json!({}), false),
+            (server(json!({}), json!({"host": {"os": {"family": "windows"}}})), none, json!({}), false),
             (linux(), none, json!({"serverSelector": {"matchLabels": {"zone": "a"}}}), true),
             (linux(), none, json!({"serverSelector": {"matchLabels": {"zone": "b"}}}), false),
             (server(team.clone(), json!({})), none, json!({}), false),

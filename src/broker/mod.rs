@@ -84,7 +84,7 @@ pub enum Tls {
 }
 
 /// What the API allows and how long things last: the documented settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Rules {
     /// Minutes a connection token lives.
     pub connect_session_token_duration_minutes: u32,
@@ -137,7 +137,7 @@ impl App {
 const BODY_MAX_BYTES: usize = 4 << 20;
 
 /// Longest time until a request is answered.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 

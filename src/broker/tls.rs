@@ -23,7 +23,7 @@ use rcgen::KeyUsagePurpose;
 use super::Tls;
 
 /// How often the files are looked at: whoever renews certificates does so days ahead.
-const RELOAD_INTERVAL: Duration = Duration::from_secs(60);
+const RELOAD_INTERVAL: Duration = Duration::from_mins(1);
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]

@@ -75,6 +75,7 @@ mod time {
     use serde::Deserializer;
     use serde::Serializer;
 
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
     pub(super) fn serialize<S: Serializer>(time: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
         match time {
             Some(time) => serializer.collect_str(&format_args!("{time:.3}")),
@@ -209,7 +210,9 @@ mod tests {
             })
             .collect();
         let mut documented = documented();
-        documented.values_mut().for_each(|properties| properties.sort_by(|a, b| a.0.cmp(&b.0)));
+        for properties in documented.values_mut() {
+            properties.sort_by(|a, b| a.0.cmp(&b.0));
+        }
         assert_eq!(ours, documented);
     }
 

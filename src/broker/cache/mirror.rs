@@ -159,7 +159,9 @@ impl<K: Resource, I: Index<K>> Mirror<K, I> {
             }
         }
         let ended: Vec<_> = self.objects.keys().filter(|uid| !listed.contains_key(*uid)).cloned().collect();
-        ended.into_iter().for_each(|uid| self.remember_end(uid));
+        for uid in ended {
+            self.remember_end(uid);
+        }
         self.index = I::default();
         self.objects = listed;
         for object in self.objects.values() {

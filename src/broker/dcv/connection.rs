@@ -1,4 +1,4 @@
-//! GetSessionConnectionData.
+//! `GetSessionConnectionData`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! CreateSessions.
+//! `CreateSessions`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! DeleteSessions.
+//! `DeleteSessions`.
 
 use std::sync::Arc;
 

@@ -89,6 +89,7 @@ impl Page {
 mod tests {
     use super::*;
 
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "pages hold objects, and ask of references")]
     fn position(number: &u64) -> Position {
         Position { created: Timestamp::UNIX_EPOCH, uid: format!("{number:03}") }
     }

@@ -1,4 +1,4 @@
-//! DescribeServers.
+//! `DescribeServers`.
 
 use std::collections::HashSet;
 use std::sync::Arc;

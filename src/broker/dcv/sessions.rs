@@ -1,4 +1,4 @@
-//! DescribeSessions.
+//! `DescribeSessions`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The API as clients see it, without sockets and without a cluster: a store in memory over the real caches.
 
+#![expect(clippy::needless_pass_by_value, reason = "JSON written at the call reads best without a reference")]
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -535,7 +537,7 @@ async fn a_created_session_is_answered_described_and_described_by_id() {
     assert_eq!(*session, expected, "the substate comes from the default of the API server's schema");
     assert_eq!(answer["UnsuccessfulList"], json!([]));
     assert!(uuid::Uuid::try_parse(answer["RequestId"].as_str().unwrap()).is_ok());
-    assert_eq!(broker.described().await, [expected.clone()]);
+    assert_eq!(broker.described().await, std::slice::from_ref(&expected));
     assert_eq!(broker.ask("/describeSessions", json!({"SessionIds": [id]})).await["Sessions"], json!([expected]));
 
     let client = broker.memory.cache.client("uid-red").unwrap();
