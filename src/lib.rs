@@ -11,6 +11,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod broker;
 pub mod cli;
 pub mod cluster;
 pub mod permissions;
@@ -18,3 +19,4 @@ pub mod placement;
 pub mod plugin;
 pub mod telemetry;
 pub mod token;
+pub mod wire;
