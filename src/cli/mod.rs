@@ -2,7 +2,10 @@
 //!
 //! The only place that reads flags and the environment. Every role takes its own `Settings`; nobody below sees raw text.
 
+pub mod agent;
 pub mod broker;
+pub mod fake_host;
+pub mod session_host;
 
 use std::io;
 use std::path::Path;
@@ -12,6 +15,7 @@ use clap::Parser;
 use clap::Subcommand;
 
 use crate::api;
+use session_host::SessionHostArgs;
 
 /// Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
 #[derive(Parser, Debug)]
@@ -31,6 +35,8 @@ pub enum Role {
         #[arg(long, value_name = "FOLDER")]
         output: Option<PathBuf>,
     },
+    #[command(hide = true)]
+    SessionHost(SessionHostArgs),
 }
 
 /// Runs what the command line asks for until it is done.
@@ -41,6 +47,7 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.role {
         Role::Crds { output: None } => Ok(api::print_crds(io::stdout())?),
         Role::Crds { output: Some(folder) } => write_crds(&folder),
+        Role::SessionHost(args) => args.run(),
     }
 }
 

@@ -1,0 +1,634 @@
+//! The session host: one process per session, which outlives the agent and ends what it has started.
+//!
+//! It starts the X server, the desktop and the autorun program as the owner, takes in what ends, and ends everything when
+//! the X server or the desktop ends, or on TERM. It knows nothing of clients. What it does it writes to `host.json` and tells
+//! whoever connects to its control socket. Errors of the programs go to `s/session.log`.
+//!
+//! The programs are started through [`become_program`], a second use of our own binary, because the change of the account
+//! must happen in the child, and safe Rust has no way to run our code between fork and exec.
+
+use std::ffi::OsStr;
+use std::ffi::OsString;
+use std::fs;
+use std::fs::File;
+use std::io;
+use std::io::Seek;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::chown;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+use std::time::Duration;
+
+use nix::fcntl::FcntlArg;
+use nix::fcntl::FdFlag;
+use nix::fcntl::fcntl;
+use nix::sys::prctl;
+use nix::sys::stat::Mode;
+use nix::sys::stat::umask;
+use nix::sys::wait::WaitPidFlag;
+use nix::sys::wait::WaitStatus;
+use nix::sys::wait::waitpid;
+use nix::unistd::Gid;
+use nix::unistd::Uid;
+use nix::unistd::setgid;
+use nix::unistd::setgroups;
+use nix::unistd::setsid;
+use nix::unistd::setuid;
+use tokio::io::AsyncReadExt;
+use tokio::net::UnixListener;
+use tokio::net::UnixStream;
+use tokio::net::unix::pipe;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::time::Instant;
+use tokio::time::MissedTickBehavior;
+
+use super::account::Account;
+use super::launch::SEARCH_PATH;
+use super::process;
+use super::process::INSTANCE_VARIABLE;
+use super::process::ProcessId;
+use super::state::Folder;
+use super::state::HostState;
+use super::state::Stage;
+use super::state::State;
+use super::state::write_json;
+
+/// How long the X server may take to be there.
+const X_SERVER_LIMIT: Duration = Duration::from_secs(30);
+/// How long the desktop is watched for its first window before it is taken to run without one.
+const FIRST_CLIENT_LIMIT: Duration = Duration::from_secs(2);
+/// Between two looks for the first X client: nothing tells us of it.
+const FIRST_CLIENT_TICK: Duration = Duration::from_millis(10);
+/// Size at which the log starts anew.
+const LOG_BYTES_MAX: u64 = 1 << 20;
+/// How much of the log's end is told when a program fails.
+const LOG_TAIL_BYTES: usize = 600;
+/// Entry of a cookie file for any host and display ("wild"). Source: `Xau.h`, family 0xffff.
+const WILD_COOKIE_HEADER: [u8; 6] = [0xff, 0xff, 0, 0, 0, 0];
+const COOKIE_NAME: &[u8] = b"MIT-MAGIC-COOKIE-1";
+
+/// Why a session host did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionHostError {
+    /// The folder is another's by now, or gone: an agent has cleaned up meanwhile.
+    #[error("the session in {} is no longer this one", .0.display())]
+    Superseded(PathBuf),
+    /// The host said no.
+    #[error("failed to {action} in {}", .folder.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The session's folder.
+        folder: PathBuf,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Runs the session in `folder`, if it still is the instance named, until it ends. Blocks.
+///
+/// # Errors
+/// When it could not begin; nothing runs then.
+pub fn run(folder: &Path, instance: &str) -> Result<(), SessionHostError> {
+    let failed = |action| move |source| SessionHostError::Io { action, folder: folder.to_owned(), source };
+    close_inherited();
+    // Fails where systemd has done it already.
+    let _ = setsid();
+    umask(Mode::from_bits_truncate(0o077));
+    let folder_of_session = Folder(folder.to_owned());
+    // First the lock, then the look: until the lock is ours an agent may take the folder away.
+    let lock = match folder_of_session.lock() {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(SessionHostError::Superseded(folder.to_owned()));
+        }
+        Err(error) => return Err(failed("take the lock")(error)),
+    };
+    let state = folder_of_session.read_state().map_err(failed("read the state"))?;
+    if state.instance != instance {
+        return Err(SessionHostError::Superseded(folder.to_owned()));
+    }
+    prctl::set_child_subreaper(true).map_err(io::Error::from).map_err(failed("become the reaper"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.and_then(|runtime| runtime.block_on(live(folder_of_session, state)));
+    drop(lock);
+    outcome.map_err(failed("run the session"))
+}
+
+/// Closes what whoever started the agent has let through to us: it would reach the owner's programs. Before anything of
+/// our own is open.
+fn close_inherited() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2) {
+        // The one of the list itself is closed already.
+        let _ = nix::unistd::close(fd);
+    }
+}
+
+/// Becomes `program`, as another account where one is named: own session, groups, account, folder. Returns only when that
+/// failed. `make_folder` is made first, as the account.
+pub fn become_program(
+    identity: Option<&Identity>,
+    directory: &Path,
+    make_folder: Option<&Path>,
+    program: &[OsString],
+) -> io::Error {
+    let prepare = || {
+        let _ = setsid();
+        if let Some(identity) = identity {
+            let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
+            // In this order: an account has no right to choose its groups.
+            setgroups(&groups)?;
+            setgid(Gid::from_raw(identity.gid))?;
+            setuid(Uid::from_raw(identity.uid))?;
+        }
+        umask(Mode::from_bits_truncate(0o022));
+        Ok::<_, nix::Error>(())
+    };
+    if let Err(error) = prepare() {
+        return error.into();
+    }
+    // A home that is not there keeps nobody from a desktop.
+    if std::env::set_current_dir(directory).is_err()
+        && let Err(error) = std::env::set_current_dir("/")
+    {
+        return error;
+    }
+    if let Some(path) = make_folder
+        && let Err(error) = fs::create_dir_all(path)
+    {
+        return error;
+    }
+    match program.split_first() {
+        Some((program, arguments)) => Command::new(program).args(arguments).exec(),
+        None => std::process::exit(0),
+    }
+}
+
+/// An account by its numbers, as in `1001:1001:27,100`: uid, gid, supplementary groups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    uid: u32,
+    gid: u32,
+    groups: Vec<u32>,
+}
+
+impl std::str::FromStr for Identity {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let [uid, gid, groups] = parts[..] else { return Err("expected uid:gid:groups".into()) };
+        let number = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is not a number"));
+        let groups = groups.split(',').filter(|group| !group.is_empty()).map(number).collect::<Result<_, _>>()?;
+        Ok(Self { uid: number(uid)?, gid: number(gid)?, groups })
+    }
+}
+
+/// Where the log of the session's programs goes: bounded, its end remembered.
+struct Log {
+    file: File,
+    bytes: u64,
+    tail: Vec<u8>,
+}
+
+impl Log {
+    fn append(&mut self, bytes: &[u8]) {
+        if self.bytes + bytes.len() as u64 > LOG_BYTES_MAX {
+            // A full disk or quota costs the log, not the session.
+            let _ = self.file.set_len(0).and_then(|()| self.file.rewind());
+            self.bytes = 0;
+        }
+        let _ = self.file.write_all(bytes);
+        self.bytes += bytes.len() as u64;
+        self.tail.extend_from_slice(bytes);
+        let excess = self.tail.len().saturating_sub(LOG_TAIL_BYTES);
+        self.tail.drain(..excess);
+    }
+
+    /// The last lines, as one line.
+    fn last_lines(&self) -> String {
+        let text = String::from_utf8_lossy(&self.tail);
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        let mut lines: Vec<&str> = lines.collect();
+        // The first one is cut, unless all of it fitted.
+        if self.tail.len() >= LOG_TAIL_BYTES && lines.len() > 1 {
+            lines.remove(0);
+        }
+        lines.join("; ").replace(|c: char| c.is_control(), " ")
+    }
+}
+
+/// A running session.
+struct Host {
+    folder: Folder,
+    session: State,
+    state: HostState,
+    listeners: Vec<UnixStream>,
+    log: Log,
+    log_writer: Option<std::os::fd::OwnedFd>,
+}
+
+/// What is to be done next, or being waited for.
+enum Step {
+    /// The X server tells its display.
+    Display {
+        reader: pipe::Receiver,
+        digits: Vec<u8>,
+    },
+    /// The display is there: make the storage folder, if there is to be one.
+    StorageFolder,
+    /// This process makes it.
+    StorageMaker(i32),
+    /// Start the desktop.
+    Programs,
+    /// A first program uses the display, or none does for a while.
+    FirstClient,
+    Nothing,
+}
+
+/// Lives until the session ends, and ends what is left of it. The result is about the end having been recorded.
+async fn live(folder: Folder, session: State) -> io::Result<()> {
+    // Before anything is started, so that no end is missed.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut child = signal(SignalKind::child())?;
+    let own = i32::try_from(std::process::id()).ok().and_then(ProcessId::of).ok_or(io::ErrorKind::NotFound)?;
+    let state = HostState {
+        instance: session.instance.clone(),
+        host: own,
+        x_server: None,
+        programs: Vec::new(),
+        display: None,
+        stage: Stage::Starting,
+    };
+    let _ = fs::remove_file(folder.control());
+    let control = UnixListener::bind(folder.control())?;
+    write_json(&folder.host(), &state)?;
+    let log = Log { file: prepare_owned(&folder, &session)?, bytes: 0, tail: Vec::new() };
+    let (log_reader, log_writer) = io::pipe()?;
+    let mut log_reader = pipe::Receiver::from_owned_fd(log_reader.into())?;
+    let mut host = Host { folder, session, state, listeners: Vec::new(), log, log_writer: Some(log_writer.into()) };
+    let mut step = match host.start_x_server() {
+        Ok(reader) => Step::Display { reader, digits: Vec::new() },
+        Err(error) => {
+            host.end(&format!("the X server could not be started: {error}"));
+            return Ok(());
+        }
+    };
+    let mut deadline = Instant::now() + X_SERVER_LIMIT;
+    let mut tick = tokio::time::interval(FIRST_CLIENT_TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut buffer = vec![0; 16 << 10];
+    let reason = loop {
+        tokio::select! {
+            // In this order: a program that floods its log must not keep the session from ending.
+            biased;
+            _ = terminate.recv() => break "closed".to_owned(),
+            _ = child.recv() => {
+                if let Some(reason) = host.reap(&mut step) {
+                    // What it said last may still be in the pipe, at most as much as a pipe holds.
+                    for _ in 0..8 {
+                        let Ok(count) = log_reader.try_read(&mut buffer) else { break };
+                        host.log.append(&buffer[..count]);
+                    }
+                    break host.explain(reason);
+                }
+            }
+            Ok((stream, _)) = control.accept() => host.greet(stream),
+            read = read_display(&mut step) => match read {
+                Ok(None) => {}
+                Ok(Some(display)) => {
+                    host.state.display = Some(display);
+                    step = Step::StorageFolder;
+                    // What it said in starting explains nothing that comes later.
+                    while let Ok(count @ 1..) = log_reader.try_read(&mut buffer) {
+                        host.log.append(&buffer[..count]);
+                    }
+                    host.log.tail.clear();
+                }
+                // The end of the X server comes as a signal.
+                Err(_) => step = Step::Nothing,
+            },
+            () = tokio::time::sleep_until(deadline), if matches!(step, Step::Display { .. }) => {
+                break host.explain("the X server did not start in time".into());
+            }
+            _ = tick.tick(), if matches!(step, Step::FirstClient) => {
+                if Instant::now() >= deadline || host.has_client() {
+                    step = Step::Nothing;
+                    host.state.stage = Stage::Ready;
+                    host.publish();
+                }
+            }
+            Ok(count) = log_reader.read(&mut buffer) => host.log.append(&buffer[..count]),
+        }
+        if matches!(step, Step::StorageFolder) {
+            match host.start_storage() {
+                Ok(next) => step = next,
+                Err(error) => break format!("the storage folder could not be made: {error}"),
+            }
+        }
+        if !matches!(step, Step::Programs) {
+            continue;
+        }
+        match host.start_programs() {
+            Ok(()) => step = Step::FirstClient,
+            Err(error) => break format!("the desktop could not be started: {error}"),
+        }
+        deadline = Instant::now() + FIRST_CLIENT_LIMIT;
+        host.publish();
+    };
+    host.end(&reason);
+    Ok(())
+}
+
+/// The owner's folder, and the log in it, which is opened while the folder is still ours: later a link could be there.
+fn prepare_owned(folder: &Folder, session: &State) -> io::Result<File> {
+    let owned = folder.owned();
+    let give = |path: &Path| {
+        if !Uid::effective().is_root() {
+            return Ok(());
+        }
+        chown(path, Some(session.account.uid), Some(session.account.gid))
+    };
+    fs::DirBuilder::new().mode(0o700).create(&owned)?;
+    fs::DirBuilder::new().mode(0o700).create(owned.join("run"))?;
+    let create = |name: &str| File::options().create_new(true).write(true).mode(0o600).open(owned.join(name));
+    let mut xauth = create("xauth")?;
+    let cookie = hex::decode(&session.cookie).map_err(io::Error::other)?;
+    xauth.write_all(&WILD_COOKIE_HEADER)?;
+    for part in [COOKIE_NAME, &cookie] {
+        xauth.write_all(&u16::try_from(part.len()).map_err(io::Error::other)?.to_be_bytes())?;
+        xauth.write_all(part)?;
+    }
+    let log = create("session.log")?;
+    for name in ["run", "xauth", "session.log"] {
+        give(&owned.join(name))?;
+    }
+    give(&owned)?;
+    Ok(log)
+}
+
+/// Reads the display's number, if that is what is waited for: `None` while it is not whole, for ever otherwise.
+async fn read_display(step: &mut Step) -> io::Result<Option<u32>> {
+    let Step::Display { reader, digits } = step else { return std::future::pending().await };
+    let byte = reader.read_u8().await?;
+    if byte != b'\n' {
+        digits.push(byte);
+        return if digits.len() > 10 { Err(io::ErrorKind::InvalidData.into()) } else { Ok(None) };
+    }
+    let text = String::from_utf8_lossy(digits);
+    text.trim().parse().map(Some).map_err(io::Error::other)
+}
+
+impl Host {
+    /// The command that becomes `program` as the owner, with a clean environment.
+    fn command<S: AsRef<OsStr>>(&self, make_folder: Option<&Path>, program: &[S]) -> io::Result<Command> {
+        let Account { name, uid, gid, groups, home, shell } = &self.session.account;
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("session-host").arg("--directory").arg(home);
+        if Uid::effective().is_root() {
+            let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+            command.arg("--run-as").arg(format!("{uid}:{gid}:{}", groups.join(",")));
+        }
+        if let Some(path) = make_folder {
+            command.arg("--make-folder").arg(path);
+        }
+        command.arg("--").args(program);
+        let owned = self.folder.owned();
+        let usual = PathBuf::from(format!("/run/user/{uid}"));
+        let runtime = if fs::metadata(&usual).is_ok_and(|folder| folder.is_dir() && folder.uid() == *uid) {
+            usual
+        } else {
+            owned.join("run")
+        };
+        command
+            .env_clear()
+            .env("HOME", home)
+            .env("USER", name)
+            .env("LOGNAME", name)
+            .env("SHELL", shell)
+            .env("PATH", SEARCH_PATH)
+            .env("LANG", "C.UTF-8")
+            .env("XAUTHORITY", owned.join("xauth"))
+            .env("XDG_RUNTIME_DIR", runtime)
+            .env("XDG_SESSION_TYPE", "x11")
+            .env("DCV_SESSION_ID", &self.session.order.id)
+            .env(INSTANCE_VARIABLE, &self.session.instance);
+        if let Some(display) = self.state.display {
+            command.env("DISPLAY", format!(":{display}"));
+        }
+        let log = self.log_writer.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+        Ok(command)
+    }
+
+    /// Starts it; the standard library never waits for it, [`Host::reap`] does.
+    fn spawn<S: AsRef<OsStr>>(&self, make_folder: Option<&Path>, program: &[S]) -> io::Result<ProcessId> {
+        let child = self.command(make_folder, program)?.spawn()?;
+        let pid = i32::try_from(child.id()).map_err(io::Error::other)?;
+        // One that has ended already is a zombie with no start time; its signal is on the way.
+        Ok(ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }))
+    }
+
+    /// Starts the X server; the answer is where its display's number comes.
+    fn start_x_server(&mut self) -> io::Result<pipe::Receiver> {
+        let (reader, writer) = io::pipe()?;
+        // Inherited by this one child only: the pipe is closed here before another is started.
+        fcntl(&writer, FcntlArg::F_SETFD(FdFlag::empty()))?;
+        let launch = &self.session.launch;
+        let owned = self.folder.owned();
+        let text = |path: &Path| path.to_str().map(str::to_owned).ok_or(io::ErrorKind::InvalidInput);
+        let (program, rfb, xauth) = (text(&launch.x_server)?, text(&self.folder.rfb())?, text(&owned.join("xauth"))?);
+        let name: String = self.session.order.display_name.chars().filter(|c| !c.is_control()).collect();
+        let fd = writer.as_raw_fd().to_string();
+        // Each option has its reason. Never `-nolisten local`: free displays are found by the abstract socket, and
+        // without it every server takes :0. Without a limit of its own on handshakes, as all clients are one "host".
+        let words = [
+            program.as_str(),
+            "-displayfd",
+            &fd,
+            "-rfbport",
+            "-1",
+            "-rfbunixpath",
+            &rfb,
+            "-rfbunixmode",
+            "0600",
+            "-SecurityTypes",
+            "None",
+            "-UseBlacklist=0",
+            "-AlwaysShared",
+            "-desktop",
+            if name.is_empty() { &self.session.order.id } else { &name },
+            "-geometry",
+            &launch.geometry,
+            "-depth",
+            "24",
+            "-auth",
+            &xauth,
+            "-nolisten",
+            "tcp",
+            "-noreset",
+            "-s",
+            "0",
+        ];
+        let id = self.spawn(None, &words)?;
+        drop(writer);
+        self.state.x_server = Some(id);
+        self.publish();
+        pipe::Receiver::from_owned_fd(reader.into())
+    }
+
+    fn start_storage(&self) -> io::Result<Step> {
+        match &self.session.launch.storage_root {
+            Some(path) => Ok(Step::StorageMaker(self.spawn::<&str>(Some(path), &[])?.pid)),
+            None => Ok(Step::Programs),
+        }
+    }
+
+    fn start_programs(&mut self) -> io::Result<()> {
+        let launch = self.session.launch.clone();
+        let desktop = self.spawn(None, &launch.desktop)?;
+        self.state.programs.push(desktop);
+        if let Some(autorun) = &launch.autorun {
+            let autorun = self.spawn(None, autorun)?;
+            self.state.programs.push(autorun);
+        }
+        Ok(())
+    }
+
+    /// Takes in what has ended. The answer is why the session ends, if it does.
+    fn reap(&self, step: &mut Step) -> Option<String> {
+        let mut reason = None;
+        while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            let (pid, how) = match status {
+                WaitStatus::Exited(pid, 0) => (pid.as_raw(), "by itself".to_owned()),
+                WaitStatus::Exited(pid, code) => (pid.as_raw(), format!("with exit code {code}")),
+                WaitStatus::Signaled(pid, signal, _) => (pid.as_raw(), format!("by {signal}")),
+                WaitStatus::StillAlive => break,
+                _ => continue,
+            };
+            if self.state.x_server.is_some_and(|id| id.pid == pid) {
+                reason = Some(format!("the X server ended {how}"));
+            } else if self.state.programs.first().is_some_and(|id| id.pid == pid) {
+                reason = reason.or(Some(format!("the desktop ended {how}")));
+            } else if matches!(step, Step::StorageMaker(maker) if *maker == pid) {
+                match status {
+                    WaitStatus::Exited(_, 0) => *step = Step::Programs,
+                    _ => reason = reason.or(Some("the storage folder could not be made".into())),
+                }
+            }
+        }
+        reason
+    }
+
+    /// `reason`, with the end of the log while the session is not up: then the log is likely to say why.
+    fn explain(&self, reason: String) -> String {
+        let lines = self.log.last_lines();
+        if self.state.stage == Stage::Ready || lines.is_empty() { reason } else { format!("{reason}: {lines}") }
+    }
+
+    /// Whether a program has opened the display: the kernel's list has a connected socket of its name.
+    fn has_client(&self) -> bool {
+        let Some(display) = self.state.display else { return false };
+        fs::read_to_string("/proc/net/unix").is_ok_and(|list| is_connected(&list, display))
+    }
+
+    /// Tells a new listener how far the session is.
+    fn greet(&mut self, stream: UnixStream) {
+        if tell(&stream, &self.state) {
+            self.listeners.push(stream);
+        }
+    }
+
+    /// Writes and tells how far the session is.
+    fn publish(&mut self) {
+        if let Err(error) = write_json(&self.folder.host(), &self.state) {
+            self.log.append(format!("host.json could not be written: {error}\n").as_bytes());
+        }
+        let state = &self.state;
+        self.listeners.retain(|stream| tell(stream, state));
+    }
+
+    /// Ends everything and records why.
+    fn end(&mut self, reason: &str) {
+        self.log_writer = None;
+        let reap = || {
+            while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
+        };
+        let reason = match process::end_descendants(reap) {
+            Ok(()) => reason.to_owned(),
+            Err(left) => format!("{reason}; {left}"),
+        };
+        self.log.append(format!("session over: {reason}\n").as_bytes());
+        self.state.stage = Stage::Ended(reason);
+        self.publish();
+    }
+}
+
+/// One line of JSON. Listeners read at once; one whose buffer is full is none.
+fn tell(stream: &UnixStream, state: &HostState) -> bool {
+    let mut line = serde_json::to_vec(state).unwrap_or_default();
+    line.push(b'\n');
+    stream.try_write(&line).is_ok_and(|count| count == line.len())
+}
+
+/// Whether `/proc/net/unix` lists a connection to the display. Its sixth field is the
+/// state, 03 is connected; the eighth is the path.
+fn is_connected(list: &str, display: u32) -> bool {
+    let path = format!("/tmp/.X11-unix/X{display}");
+    list.lines().any(|line| {
+        let mut fields = line.split_ascii_whitespace().skip(5);
+        let (state, name) = (fields.next(), fields.nth(1));
+        state == Some("03") && name.is_some_and(|name| name.strip_prefix('@').unwrap_or(name) == path)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_to_the_display_is_told_from_a_listener_and_from_other_displays() {
+        let listening = "Num       RefCount Protocol Flags    Type St Inode Path\n\
+            00000000a: 00000002 00000000 00010000 0001 01 101 @/tmp/.X11-unix/X1\n\
+            00000000b: 00000003 00000000 00000000 0001 03 102 @/tmp/.X11-unix/X12\n\
+            00000000c: 00000003 00000000 00000000 0001 03 103\n";
+        assert!(!is_connected(listening, 1));
+        assert!(is_connected(listening, 12));
+        assert!(is_connected(&format!("{listening}d: 3 0 0 1 03 104 /tmp/.X11-unix/X1\n"), 1));
+    }
+
+    #[test]
+    fn an_identity_is_three_parts_of_numbers() {
+        let identity = |text: &str| text.parse::<Identity>();
+        assert_eq!(identity("1001:1002:").unwrap(), Identity { uid: 1001, gid: 1002, groups: vec![] });
+        assert_eq!(identity("1:2:27,100").unwrap(), Identity { uid: 1, gid: 2, groups: vec![27, 100] });
+        for bad in ["", "1:2", "1:2:3:4", "a:2:", "1:2:x", "-1:2:"] {
+            assert!(identity(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_log_is_bounded_and_its_end_remembered() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let mut log = Log { file: file.reopen().unwrap(), bytes: 0, tail: Vec::new() };
+        log.append(b"first\n");
+        assert_eq!(log.last_lines(), "first");
+        for _ in 0..3 {
+            log.append(&b"x".repeat(600_000));
+        }
+        log.append(b"\n\nlast but one\nlast\x1b[0m\n");
+        assert!(file.as_file().metadata().unwrap().len() <= LOG_BYTES_MAX);
+        assert_eq!(log.last_lines(), "last but one; last [0m");
+    }
+}
