@@ -38,7 +38,7 @@ use super::cache::Change;
 use super::cache::World;
 use super::cache::tenant;
 use super::cache::version;
-use super::fit::Reservation;
+use super::promise::Reservation;
 use super::store::Keys;
 use super::store::Position;
 use super::store::ServerView;
@@ -46,7 +46,6 @@ use super::store::SessionView;
 use super::store::Store;
 use super::store::StoreError;
 use crate::api::ApiClient;
-use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::names;
 use crate::api::session::DesiredState;
@@ -56,6 +55,9 @@ use crate::token::Kind;
 
 /// Longest wait for the API server before an id is called unknown.
 const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the watch gets to show an id before the API server is asked: it is nearly always faster than a list.
+const WATCH_GRACE: Duration = Duration::from_millis(25);
 
 /// Least time between two lists made for unknown ids, whatever clients ask for.
 const CATCH_UP_INTERVAL: Duration = Duration::from_millis(200);
@@ -94,8 +96,8 @@ impl KubeStore {
     pub async fn follow(&self) {
         let all = watcher::Config::default;
         tokio::join!(
-            self.follow_kind::<DcvSession>(all(), |world, change| world.sessions.apply(change)),
-            self.follow_kind::<DcvServer>(all(), |world, change| world.servers.apply(change)),
+            self.follow_kind(all(), World::apply_session),
+            self.follow_kind(all(), World::apply_server),
             self.follow_kind::<ApiClient>(all(), |world, change| world.clients.apply(change)),
             self.follow_kind::<Namespace>(all(), |world, change| world.namespaces.apply(change)),
             join_all([Kind::Access, Kind::Connection].map(|kind| self.follow_keys(kind))),
@@ -199,18 +201,16 @@ impl KubeStore {
     }
 
     async fn find(&self, client: &ApiClient, ids: &[String]) -> Result<Vec<SessionView>, StoreError> {
-        let lookup = |id: &String| self.cache.sessions_of_id(client, id);
-        let mut found: Vec<_> = ids.iter().map(lookup).collect();
-        let unknown: Vec<_> = std::iter::zip(ids, &found)
-            .filter(|(id, sessions)| sessions.is_empty() && self.cache.may_be_new(id))
-            .map(|(id, _)| id)
-            .collect();
+        let unknown = || -> Vec<_> { ids.iter().filter(|id| self.cache.may_be_new(id)).collect() };
+        if !unknown().is_empty() {
+            tokio::time::sleep(WATCH_GRACE).await;
+        }
+        let unknown = unknown();
         if !unknown.is_empty() {
             let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.catch_up(client, &unknown)).await;
             caught_up.unwrap_or(Err(StoreError::Late("a list of sessions")))?;
-            found = ids.iter().map(lookup).collect();
         }
-        Ok(found.into_iter().flatten().collect())
+        Ok(ids.iter().flat_map(|id| self.cache.sessions_of_id(client, id)).collect())
     }
 
     async fn make(&self, client: &ApiClient, mut session: DcvSession) -> Result<Arc<DcvSession>, StoreError> {
@@ -471,8 +471,8 @@ mod tests {
             });
             let store = KubeStore::new(Client::new(service, "default"), "dcv-system");
             let mut world = store.cache.write();
-            world.sessions.apply(Change::ListBegins);
-            world.sessions.apply(Change::ListEnds);
+            world.apply_session(Change::ListBegins);
+            world.apply_session(Change::ListEnds);
             drop(world);
             Self { calls, store }
         }
@@ -612,7 +612,7 @@ mod tests {
             marked["metadata"]["deletionTimestamp"] = json!("2026-11-21T10:00:00Z");
             (200, marked)
         });
-        server.store.cache.write().sessions.apply(Change::Put(session(5)));
+        server.store.cache.write().apply_session(Change::Put(session(5)));
         server.store.remove(&session(5)).await.unwrap();
         let expected = format!("DELETE namespaces/red/dcvsessions/a {{\"preconditions\":{{\"uid\":\"{ID}\"}}}}");
         assert_eq!(server.calls(), [expected]);
@@ -620,7 +620,7 @@ mod tests {
         assert!(found[0].session.is_closing());
 
         let server = Server::new(|_, _| status(404, "NotFound", "gone"));
-        server.store.cache.write().sessions.apply(Change::Put(session(5)));
+        server.store.cache.write().apply_session(Change::Put(session(5)));
         assert!(matches!(server.store.remove(&session(5)).await, Err(StoreError::NotFound(_))));
         assert_eq!(server.find(ID).await, 0);
         assert_eq!(server.calls().len(), 1, "known to be gone");

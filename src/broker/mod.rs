@@ -4,18 +4,20 @@
 //! places nothing and runs nothing. No type of the cluster reaches a client, no wire type reaches the cluster.
 
 mod auth;
+mod availability;
 mod body;
 mod cache;
 mod dcv;
-mod fit;
 mod kube_store;
 mod problem;
+mod promise;
 mod serve;
 mod store;
 mod tls;
 
 use std::any::Any;
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,6 +62,8 @@ pub struct Settings {
     pub https_port: u16,
     /// Where the certificate comes from.
     pub tls: Tls,
+    /// Where health and metrics are served.
+    pub health_address: SocketAddr,
     /// The release namespace, which holds the signing keys.
     pub namespace: String,
     /// What the API allows and how long things last.

@@ -9,8 +9,8 @@ use futures::future::BoxFuture;
 use jiff::Timestamp;
 use jsonwebtoken::jwk::JwkSet;
 
-use super::fit::Load;
-use super::fit::Reservation;
+use super::availability::Load;
+use super::promise::Reservation;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;

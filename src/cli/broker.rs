@@ -1,6 +1,7 @@
 //! Flags of the broker.
 
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -49,7 +50,7 @@ pub struct BrokerArgs {
 
 impl BrokerArgs {
     /// The settings, with what the common flags say.
-    pub fn settings(self, namespace: String) -> Settings {
+    pub fn settings(self, namespace: String, health_address: SocketAddr) -> Settings {
         let Self {
             client_to_broker_connector_https_port,
             client_to_broker_connector_bind_host,
@@ -70,6 +71,7 @@ impl BrokerArgs {
                 Some((certificate, key)) => Tls::Files { certificate, key },
                 None => Tls::SelfMade { ca_out: tls_ca_out },
             },
+            health_address,
             namespace,
             rules: Rules {
                 connect_session_token_duration_minutes,
@@ -97,7 +99,7 @@ mod tests {
 
     fn parse(arguments: &[&str]) -> Result<Settings, clap::Error> {
         let arguments = ["broker"].iter().chain(arguments);
-        Cli::try_parse_from(arguments).map(|cli| cli.args.settings("ns".to_owned()))
+        Cli::try_parse_from(arguments).map(|cli| cli.args.settings("ns".to_owned(), ([0, 0, 0, 0], 8080).into()))
     }
 
     #[test]

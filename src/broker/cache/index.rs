@@ -12,6 +12,9 @@ use super::mirror::Index;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
+use crate::api::conditions;
+use crate::api::conditions::Reason;
+use crate::api::conditions::SessionCondition;
 use crate::api::names;
 
 /// Objects under a key that need not be unique.
@@ -63,9 +66,11 @@ fn name_of(session: &DcvSession) -> String {
     full_name(session.metadata.namespace.as_deref().unwrap_or_default(), &session.name_any())
 }
 
-/// The server whose room the session takes.
+/// The server whose room the session takes: while it is not finished, and after a forced close until its agent has seen
+/// to it.
 fn occupied(session: &DcvSession) -> Option<&str> {
-    session.server_name().filter(|_| !session.is_finished())
+    let is_forced = conditions::is(session.conditions(), SessionCondition::Finished, Some(true), Reason::ForceClosed);
+    session.server_name().filter(|_| !session.is_finished() || (is_forced && session.has_finalizer()))
 }
 
 fn is_waiting(session: &DcvSession) -> bool {

@@ -45,6 +45,21 @@ struct Assumed {
     gone: bool,
 }
 
+/// What the last call changed in a mirror.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Touched {
+    /// The objects of these uids.
+    Some(Vec<String>),
+    /// Any of them.
+    All,
+}
+
+impl Default for Touched {
+    fn default() -> Self {
+        Self::Some(Vec::new())
+    }
+}
+
 /// How many uids of ended objects are remembered.
 const ENDED_MAX: usize = 20_000;
 
@@ -61,6 +76,7 @@ pub struct Mirror<K, I> {
     /// Highest version the watch has shown.
     seen: u64,
     is_filled: bool,
+    touched: Touched,
     /// Uids that will never be seen again, oldest first: an unknown id among them needs no second look.
     ended: HashSet<String>,
     ended_order: VecDeque<String>,
@@ -76,6 +92,7 @@ impl<K, I: Default> Default for Mirror<K, I> {
             list: 0,
             seen: 0,
             is_filled: false,
+            touched: Touched::default(),
             ended: HashSet::new(),
             ended_order: VecDeque::new(),
         }
@@ -94,6 +111,7 @@ fn uid<K: Resource>(object: &K) -> String {
 impl<K: Resource, I: Index<K>> Mirror<K, I> {
     /// Takes the watch's word.
     pub fn apply(&mut self, change: Change<K>) {
+        self.touched = Touched::default();
         match change {
             Change::ListBegins => {
                 self.list += 1;
@@ -170,10 +188,12 @@ impl<K: Resource, I: Index<K>> Mirror<K, I> {
         }
         self.is_filled = true;
         self.settle();
+        self.touched = Touched::All;
     }
 
     /// Shows what the API server answered to a write, or to a question, until the watch has reached it.
     pub fn assume(&mut self, object: K) -> Arc<K> {
+        self.touched = Touched::default();
         let (uid, version) = (uid(&object), version(&object));
         let object = Arc::new(object);
         let is_newer = self.objects.get(&uid).is_none_or(|known| self::version(known.as_ref()) < version);
@@ -187,6 +207,7 @@ impl<K: Resource, I: Index<K>> Mirror<K, I> {
 
     /// Shows that an object is gone, until the watch has reached it.
     pub fn assume_gone(&mut self, uid: &str) {
+        self.touched = Touched::default();
         if self.objects.contains_key(uid) {
             self.assumed.insert(uid.to_owned(), Assumed { version: 0, list: self.list, gone: true });
             self.take_out(uid);
@@ -194,6 +215,7 @@ impl<K: Resource, I: Index<K>> Mirror<K, I> {
     }
 
     fn insert(&mut self, uid: String, object: Arc<K>) {
+        self.touch(&uid);
         self.ended.remove(&uid);
         if let Some(old) = self.objects.get(&uid) {
             self.index.remove(old);
@@ -206,7 +228,19 @@ impl<K: Resource, I: Index<K>> Mirror<K, I> {
         if let Some(old) = self.objects.remove(uid) {
             self.index.remove(&old);
             self.remember_end(uid.to_owned());
+            self.touch(uid);
         }
+    }
+
+    fn touch(&mut self, uid: &str) {
+        if let Touched::Some(uids) = &mut self.touched {
+            uids.push(uid.to_owned());
+        }
+    }
+
+    /// What the last change or assumption changed.
+    pub fn touched(&self) -> &Touched {
+        &self.touched
     }
 
     fn remember_end(&mut self, uid: String) {
@@ -235,6 +269,11 @@ impl<K: Resource, I: Index<K>> Mirror<K, I> {
     /// The object of this uid.
     pub fn get(&self, uid: &str) -> Option<&Arc<K>> {
         self.objects.get(uid)
+    }
+
+    /// All objects, in no order.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<K>> {
+        self.objects.values()
     }
 
     /// Whether a first list is complete.
@@ -306,8 +345,11 @@ mod tests {
         assert!(!mirror.is_filled());
         list(&mut mirror, &[("a", 1), ("b", 2)]);
         assert!(mirror.is_filled());
+        assert_eq!(*mirror.touched(), Touched::All);
         mirror.apply(Change::Put(object("a", 5)));
+        assert_eq!(*mirror.touched(), Touched::Some(vec!["a".to_owned()]));
         mirror.apply(gone("b", 6));
+        assert_eq!(*mirror.touched(), Touched::Some(vec!["b".to_owned()]));
         assert_eq!(shown(&mirror), [("a", 5)]);
         assert!(mirror.has_ended("b"));
         list(&mut mirror, &[("c", 7)]);
@@ -367,6 +409,7 @@ mod tests {
         assert_eq!(shown(&mirror), [("a", 5), ("c", 4)]);
         mirror.apply(Change::Put(object("c", 8)));
         assert_eq!(shown(&mirror), [("c", 8)]);
+        assert_eq!(*mirror.touched(), Touched::Some(vec!["c".to_owned(), "a".to_owned()]));
     }
 
     #[test]

@@ -8,7 +8,6 @@ mod mirror;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::RwLock;
 use std::sync::RwLockReadGuard;
@@ -23,10 +22,10 @@ use self::index::ClientIndex;
 use self::index::NamespaceIndex;
 use self::index::ServerIndex;
 use self::index::SessionIndex;
-use super::fit;
-use super::fit::Load;
-use super::fit::Promises;
-use super::fit::Reservation;
+use super::availability;
+use super::availability::Load;
+use super::promise::Promises;
+use super::promise::Reservation;
 use super::store::Keys;
 use super::store::Position;
 use super::store::ServerView;
@@ -40,16 +39,16 @@ use crate::api::conditions::Reason;
 use crate::token::Kind;
 
 pub use self::mirror::Change;
-pub use self::mirror::Mirror;
+use self::mirror::Mirror;
+use self::mirror::Touched;
 pub use self::mirror::version;
 
 /// The copies of all kinds, under one lock: an answer joins them as they were at one moment.
 #[derive(Default)]
 pub struct World {
-    /// Sessions of all namespaces.
-    pub sessions: Mirror<DcvSession, SessionIndex>,
-    /// Servers.
-    pub servers: Mirror<DcvServer, ServerIndex>,
+    sessions: Mirror<DcvSession, SessionIndex>,
+    servers: Mirror<DcvServer, ServerIndex>,
+    promises: Promises,
     /// Clients of all namespaces.
     pub clients: Mirror<ApiClient, ClientIndex>,
     /// Namespaces, for their labels.
@@ -60,7 +59,6 @@ pub struct World {
 #[derive(Default)]
 pub struct Cache {
     world: RwLock<World>,
-    promises: Arc<Mutex<Promises>>,
     access_keys: ArcSwapOption<Keys>,
     connection_keys: ArcSwapOption<Keys>,
 }
@@ -87,8 +85,41 @@ impl World {
         self.namespaces.index.labels(namespace).cloned().unwrap_or_default()
     }
 
-    fn load(&self, server: &DcvServer, owner: Option<&str>) -> Load {
-        Load::of(server, self.sessions.index.on_server(server.metadata.name.as_deref().unwrap_or_default()), owner)
+    fn load(&self, server: &DcvServer) -> Load {
+        Load::of(server, self.sessions.index.on_server(server.metadata.name.as_deref().unwrap_or_default()))
+    }
+
+    /// Takes the watch's word on sessions.
+    pub fn apply_session(&mut self, change: Change<DcvSession>) {
+        self.sessions.apply(change);
+        self.count_sessions();
+    }
+
+    /// Takes the watch's word on servers.
+    pub fn apply_server(&mut self, change: Change<DcvServer>) {
+        self.servers.apply(change);
+        let exists = |name: &str| self.servers.index.named(name).is_some();
+        match self.servers.touched() {
+            Touched::All => self.promises.see_servers(self.servers.all().map(AsRef::as_ref), exists),
+            Touched::Some(uids) if uids.is_empty() => {}
+            Touched::Some(uids) => {
+                let servers = uids.iter().filter_map(|uid| self.servers.get(uid));
+                self.promises.see_servers(servers.map(AsRef::as_ref), exists);
+            }
+        }
+    }
+
+    fn count_sessions(&self) {
+        match self.sessions.touched() {
+            Touched::All => self
+                .promises
+                .see_sessions(self.sessions.all().map(AsRef::as_ref), |uid| self.sessions.get(uid).is_some()),
+            Touched::Some(uids) => {
+                for uid in uids {
+                    self.promises.see_session(uid, self.sessions.get(uid).map(AsRef::as_ref));
+                }
+            }
+        }
     }
 
     fn server_view(
@@ -98,8 +129,8 @@ impl World {
         server: &Arc<DcvServer>,
     ) -> ServerView {
         ServerView {
-            load: self.load(server, None),
-            is_visible: client.spec.all_namespaces || fit::admits(server, labels),
+            load: self.load(server),
+            is_visible: client.spec.all_namespaces || availability::admits(server, labels),
             server: Arc::clone(server),
         }
     }
@@ -114,14 +145,6 @@ impl World {
         SessionView {
             server: server.map(|server| self.server_view(client, labels, server)),
             session: Arc::clone(session),
-        }
-    }
-
-    /// Whether a promise to this session is no longer needed: it is counted on its server, or over.
-    fn is_settled(&self, uid: &str) -> bool {
-        match self.sessions.get(uid) {
-            Some(session) => session.server_name().is_some() || session.is_finished() || session.is_closing(),
-            None => self.sessions.has_ended(uid),
         }
     }
 }
@@ -210,7 +233,7 @@ impl Cache {
             .collect()
     }
 
-    /// Whether an id that no visible session has may belong to one that the cache does not show yet.
+    /// Whether an id may belong to a session that the cache does not show yet.
     pub fn may_be_new(&self, id: &str) -> bool {
         // Only uids are given out before a session is seen; other ids come from hosts.
         uuid::Uuid::try_parse(id).is_ok() && {
@@ -240,15 +263,7 @@ impl Cache {
     /// A place for a session of the client.
     pub fn reserve(&self, client: &ApiClient, session: &DcvSession) -> Option<Reservation> {
         let world = self.read();
-        let servers = world.servers.index.ordered.values();
-        fit::reserve(
-            &self.promises,
-            Instant::now(),
-            servers.map(|server| (server.as_ref(), world.load(server, Some(&session.spec.owner)))),
-            session,
-            &world.labels(tenant(client)),
-            |uid| world.is_settled(uid),
-        )
+        world.promises.reserve(session, tenant(client), &world.labels(tenant(client)), Instant::now())
     }
 
     /// Remembers that nobody has these ids.
@@ -259,11 +274,16 @@ impl Cache {
 
     /// Shows a session that the API server has answered with.
     pub fn assume_session(&self, session: DcvSession) -> Arc<DcvSession> {
-        self.write().sessions.assume(session)
+        let mut world = self.write();
+        let session = world.sessions.assume(session);
+        world.count_sessions();
+        session
     }
 
     /// Shows that a session is gone.
     pub fn assume_session_gone(&self, session: &DcvSession) {
-        self.write().sessions.assume_gone(&session.uid().unwrap_or_default());
+        let mut world = self.write();
+        world.sessions.assume_gone(&session.uid().unwrap_or_default());
+        world.count_sessions();
     }
 }

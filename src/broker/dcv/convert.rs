@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use jiff::Timestamp;
 
-use super::super::fit;
+use super::super::availability;
 use super::super::store::ServerView;
 use super::super::store::SessionView;
 use crate::api::DcvServer;
@@ -110,12 +110,12 @@ fn endpoint(endpoint: &server::Endpoint) -> wire::Endpoint {
 /// A server as clients see it, with counts and availability as of now.
 pub fn server(view: &ServerView) -> wire::Server {
     let status = view.server.status.clone().unwrap_or_default();
-    let (availability, reason) = fit::availability(&view.server, &view.load);
+    let (word, reason) = availability::availability(&view.server, &view.load);
     wire::Server {
         id: Some(uid(&view.server)),
         version: text(&status.version),
         session_manager_agent_version: status.agent.as_ref().and_then(|agent| text(&agent.version)),
-        availability: Some(availability.as_str().to_owned()),
+        availability: Some(word.as_str().to_owned()),
         unavailability_reason: reason.map(|reason| reason.as_str().to_owned()),
         console_session_count: Some(count(view.load.console)),
         virtual_session_count: Some(count(view.load.virtual_)),

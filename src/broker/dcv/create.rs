@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Extension;
 use axum::Json;
@@ -19,8 +20,8 @@ use super::super::App;
 use super::super::RequestId;
 use super::super::auth::Caller;
 use super::super::body::Items;
-use super::super::fit::Reservation;
 use super::super::problem::Problem;
+use super::super::promise::Reservation;
 use super::super::store::SessionView;
 use super::super::store::StoreError;
 use super::WRITES_AT_ONCE;
@@ -150,7 +151,7 @@ async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<wire::Se
                 return Err(OTHER_REQUEST.to_owned());
             }
             if let Some(reservation) = reservation {
-                reservation.keep_for(made.metadata.uid.as_deref().unwrap_or_default());
+                reservation.keep_for(made.metadata.uid.as_deref().unwrap_or_default(), Instant::now());
             }
             made
         }

@@ -27,7 +27,7 @@ use super::super::Rules;
 use super::super::cache::Cache;
 use super::super::cache::Change;
 use super::super::cache::tenant;
-use super::super::fit::Reservation;
+use super::super::promise::Reservation;
 use super::super::router;
 use super::super::store::Keys;
 use super::super::store::Position;
@@ -73,16 +73,16 @@ impl Memory {
             late_client: Mutex::default(),
         };
         let mut world = memory.cache.write();
-        world.sessions.apply(Change::ListBegins);
-        world.servers.apply(Change::ListBegins);
+        world.apply_session(Change::ListBegins);
+        world.apply_server(Change::ListBegins);
         world.clients.apply(Change::ListBegins);
         world.namespaces.apply(Change::ListBegins);
         for (name, team) in [("red", "red"), ("blue", "blue")] {
             let namespace = json!({"metadata": {"name": name, "uid": name, "labels": {"team": team}}});
             world.namespaces.apply(Change::Listed(serde_json::from_value(namespace).unwrap()));
         }
-        world.sessions.apply(Change::ListEnds);
-        world.servers.apply(Change::ListEnds);
+        world.apply_session(Change::ListEnds);
+        world.apply_server(Change::ListEnds);
         world.clients.apply(Change::ListEnds);
         world.namespaces.apply(Change::ListEnds);
         drop(world);
@@ -97,7 +97,7 @@ impl Memory {
 
     fn put_session(&self, mut session: DcvSession) {
         session.metadata.resource_version = Some(self.next_version());
-        self.cache.write().sessions.apply(Change::Put(session));
+        self.cache.write().apply_session(Change::Put(session));
     }
 
     fn put_client(&self, mut client: ApiClient) {
@@ -277,7 +277,7 @@ impl Broker {
                 "resourceVersion": self.memory.next_version()},
             "spec": spec, "status": whole,
         });
-        self.memory.cache.write().servers.apply(Change::Put(serde_json::from_value(server).unwrap()));
+        self.memory.cache.write().apply_server(Change::Put(serde_json::from_value(server).unwrap()));
     }
 
     /// A session of namespace red, owned by ann.
