@@ -1,21 +1,8 @@
-//! The operator.
+//! The operator's one binary.
+
 use clap::Parser;
-use clap::Subcommand;
-use dcv_operator::cli::session_host::SessionHostArgs;
-
-#[derive(Parser)]
-struct Cli {
-    #[command(subcommand)]
-    role: Role,
-}
-
-#[derive(Subcommand)]
-enum Role {
-    SessionHost(SessionHostArgs),
-}
+use dcv_operator::cli;
 
 fn main() -> anyhow::Result<()> {
-    match Cli::parse().role {
-        Role::SessionHost(args) => args.run(),
-    }
+    cli::run(cli::Cli::parse())
 }

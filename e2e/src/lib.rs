@@ -1,1 +1,54 @@
 //! End-to-end tests of dcv-operator: the harness.
+//!
+//! A test asks for a [`Stand`]: a control plane, controller, brokers and agents, brought up by `hack/up` and shared by all
+//! tests of its kind, one at a time. What a test cannot await as a condition of an object it asks for again and again
+//! with [`eventually`]. Nothing here knows what is right: tests judge.
+
+pub mod audit;
+pub mod browser;
+pub mod host;
+pub mod rest;
+pub mod role;
+pub mod session;
+pub mod stand;
+
+use std::future::Future;
+use std::time::Duration;
+use std::time::Instant;
+
+pub use stand::Stand;
+
+/// Asks `probe` every 50 ms until it answers with a value, and returns that.
+///
+/// # Panics
+/// When `limit` is over, with `what` and the last answer.
+pub async fn eventually<T, F>(what: &str, limit: Duration, mut probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let end = Instant::now() + limit;
+    loop {
+        match probe().await {
+            Ok(value) => return value,
+            Err(why) if Instant::now() >= end => panic!("gave up waiting for {what} after {limit:?}: {why}"),
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// `count` seconds: most limits of the tests are given so.
+pub const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// The time, for what tests sign and write themselves.
+#[expect(clippy::disallowed_methods, reason = "tests have no context to take it from")]
+pub fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
+/// A name nothing else has: `prefix`, a dash and eight random characters.
+pub fn unique(prefix: &str) -> String {
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    format!("{prefix}-{}", &random[..8])
+}

@@ -110,8 +110,7 @@ pub struct DcvServerStatus {
     pub unavailability_reason: Option<UnavailabilityReason>,
     /// Ready, AgentConnected, BackendHealthy, LicenseValid, Draining; Reconciling and Stalled while they are true.
     #[serde(default)]
-    #[schemars(length(max = 8))]
-    #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["type".into()]))]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]

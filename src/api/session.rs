@@ -56,7 +56,7 @@ use super::schema;
         format = "int32"
     ),
     printcolumn(name = "Address", type_ = "string", json_path = ".status.server.ip", priority = 1),
-    validation = Rule::new(FINISHED_IS_FROZEN)
+    validation = Rule::new(finished_is_frozen())
         .message("a finished session may not be changed, except for ttlSecondsAfterFinished")
 )]
 #[serde(rename_all = "camelCase")]
@@ -234,17 +234,33 @@ pub struct DcvSessionSpec {
 }
 
 /// On a finished session every field that is not immutable anyway, except `ttlSecondsAfterFinished`, must stay.
-const FINISHED_IS_FROZEN: &str = "!has(oldSelf.status) || !has(oldSelf.status.conditions) \
-    || !oldSelf.status.conditions.exists(c, c.type == 'Finished' && c.status == 'True') \
-    || (self.spec.?displayName == oldSelf.spec.?displayName && self.spec.?permissions == oldSelf.spec.?permissions \
-    && self.spec.enqueueRequest == oldSelf.spec.enqueueRequest \
-    && self.spec.disableRetryOnFailure == oldSelf.spec.disableRetryOnFailure \
-    && self.spec.priority == oldSelf.spec.priority && self.spec.?placementPolicy == oldSelf.spec.?placementPolicy \
-    && self.spec.?queueTimeoutSeconds == oldSelf.spec.?queueTimeoutSeconds \
-    && self.spec.desiredState == oldSelf.spec.desiredState && self.spec.restartPolicy == oldSelf.spec.restartPolicy \
-    && self.spec.?maxDurationSeconds == oldSelf.spec.?maxDurationSeconds \
-    && self.spec.?disconnectTimeoutSeconds == oldSelf.spec.?disconnectTimeoutSeconds \
-    && self.spec.?tokensValidFrom == oldSelf.spec.?tokensValidFrom)";
+fn finished_is_frozen() -> String {
+    const DEFAULTED: [&str; 5] =
+        ["enqueueRequest", "disableRetryOnFailure", "priority", "desiredState", "restartPolicy"];
+    const OPTIONAL: [&str; 7] = [
+        "displayName",
+        "permissions",
+        "placementPolicy",
+        "queueTimeoutSeconds",
+        "maxDurationSeconds",
+        "disconnectTimeoutSeconds",
+        "tokensValidFrom",
+    ];
+    let defaulted = DEFAULTED.map(|field| format!("self.spec.{field} == oldSelf.spec.{field}"));
+    // Comparing optional values (`.?field`) counts as unbounded and is refused as too costly.
+    let optional = OPTIONAL.map(|field| {
+        format!(
+            "has(self.spec.{field}) == has(oldSelf.spec.{field}) \
+             && (!has(self.spec.{field}) || self.spec.{field} == oldSelf.spec.{field})"
+        )
+    });
+    format!(
+        "!has(oldSelf.status) || !has(oldSelf.status.conditions) \
+         || !oldSelf.status.conditions.exists(c, c.type == 'Finished' && c.status == 'True') || ({} && {})",
+        defaulted.join(" && "),
+        optional.join(" && ")
+    )
+}
 
 fn default_true() -> bool {
     true
@@ -333,8 +349,7 @@ pub struct DcvSessionStatus {
     pub state_reason: Option<String>,
     /// Scheduled, Created, Ready, Finished; Reconciling and Stalled while they are true.
     #[serde(default)]
-    #[schemars(length(max = 8))]
-    #[x_kube(merge_strategy = kube::core::ListMerge::Map(vec!["type".into()]))]
+    #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,
     /// The `metadata.generation` this status was computed from.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,0 +1,151 @@
+//! A page of headless Chromium, driven by `browser/drive.mjs`.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::json;
+use tokio::io::AsyncBufReadExt;
+use tokio::io::AsyncWriteExt;
+use tokio::io::BufReader;
+use tokio::io::Lines;
+use tokio::process::Child;
+use tokio::process::ChildStdin;
+use tokio::process::ChildStdout;
+use tokio::process::Command;
+
+use crate::seconds;
+use crate::stand::root;
+
+/// A browser with one page.
+pub struct Browser {
+    process: Child,
+    commands: Option<ChildStdin>,
+    answers: Lines<BufReader<ChildStdout>>,
+}
+
+/// What the page shows.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Look {
+    /// Size of the desktop, 0 when there is none.
+    pub width: u32,
+    /// Size of the desktop, 0 when there is none.
+    pub height: u32,
+    /// How many colours the desktop has, at most 10000.
+    pub colours: u32,
+    /// Which part of its pixels is not black, 0 to 1.
+    pub painted: f64,
+    /// Text of the page that can be seen.
+    pub text: String,
+    /// Address of the page.
+    pub url: String,
+    /// Its sockets.
+    pub sockets: Sockets,
+    /// Errors of scripts and of the console, such as a broken content policy.
+    pub complaints: Vec<String>,
+}
+
+/// Web sockets of all pages so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct Sockets {
+    /// How many were opened.
+    pub opened: u32,
+    /// How many are open.
+    pub open: u32,
+}
+
+/// A page that was loaded.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Loaded {
+    /// HTTP status, after redirects.
+    pub status: u16,
+    /// Address, after redirects.
+    pub url: String,
+}
+
+impl Browser {
+    /// Starts one, with a profile of its own.
+    pub fn start() -> Self {
+        let mut process = Command::new("node")
+            .arg(root().join("e2e/browser/drive.mjs"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("node can be run");
+        let commands = process.stdin.take();
+        let answers = BufReader::new(process.stdout.take().expect("it is a pipe")).lines();
+        Self { process, commands, answers }
+    }
+
+    /// Opens `url` and waits for the page, not for the desktop.
+    pub async fn open(&mut self, url: &str) -> Loaded {
+        self.ask(json!({"command": "open", "url": url})).await
+    }
+
+    /// Loads the page again.
+    pub async fn reload(&mut self) -> Loaded {
+        self.ask(json!({"command": "reload"})).await
+    }
+
+    /// What the page shows now.
+    pub async fn look(&mut self) -> Look {
+        self.ask(json!({"command": "look"})).await
+    }
+
+    /// Waits until the page looks as `wanted` says, and returns it.
+    pub async fn until(&mut self, what: &str, wanted: impl Fn(&Look) -> bool) -> Look {
+        let end = std::time::Instant::now() + seconds(30);
+        loop {
+            let look = self.look().await;
+            if wanted(&look) {
+                return look;
+            }
+            if std::time::Instant::now() >= end {
+                let picture = self.screenshot("gave-up").await;
+                panic!("the page does not show {what} after 30 s ({}): {look:?}", picture.display());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Clicks there, in pixels of the page.
+    pub async fn click(&mut self, x: u32, y: u32) {
+        let _: Value = self.ask(json!({"command": "click", "x": x, "y": y})).await;
+    }
+
+    /// Types `text`, which must be on a US keyboard, and Enter.
+    pub async fn type_line(&mut self, text: &str) {
+        let _: Value = self.ask(json!({"command": "type", "text": text})).await;
+        let _: Value = self.ask(json!({"command": "press", "key": "Enter"})).await;
+    }
+
+    /// Stores a picture of the page as `target/e2e/<name>.png`.
+    pub async fn screenshot(&mut self, name: &str) -> PathBuf {
+        let folder = root().join("target/e2e");
+        std::fs::create_dir_all(&folder).expect("target/e2e can be made");
+        let path = folder.join(format!("{name}.png"));
+        let _: Value = self.ask(json!({"command": "screenshot", "path": path})).await;
+        path
+    }
+
+    /// Ends it.
+    pub async fn close(mut self) {
+        // The driver ends with its input.
+        self.commands = None;
+        let _ = tokio::time::timeout(seconds(10), self.process.wait()).await;
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&mut self, command: Value) -> T {
+        let line = format!("{command}\n");
+        let commands = self.commands.as_mut().expect("only close takes it");
+        commands.write_all(line.as_bytes()).await.expect("the driver takes commands");
+        let answer = tokio::time::timeout(seconds(60), self.answers.next_line()).await;
+        let answer = answer.unwrap_or_else(|_| panic!("no answer to {command} in 60 s"));
+        let answer = answer.expect("answers are text").expect("the driver runs");
+        let answer: Value = serde_json::from_str(&answer).unwrap_or_else(|_| panic!("{command} answered {answer}"));
+        assert!(answer.get("error").is_none(), "{command}: {}", answer["error"]);
+        serde_json::from_value(answer.clone()).unwrap_or_else(|error| panic!("{command} answered {answer}: {error}"))
+    }
+}

@@ -1,0 +1,82 @@
+//! What runs on this machine: the truth about desktops, read from /proc and /run.
+
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its id.
+    pub pid: i32,
+    /// Its command line, words joined by blanks.
+    pub command: String,
+}
+
+/// Everything that runs for the session `id`: what has it in its command line or environment.
+pub fn processes_of(id: &str) -> Vec<Process> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").expect("/proc can be read").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let read = |file: &str| fs::read(entry.path().join(file)).unwrap_or_default();
+        let command = String::from_utf8_lossy(&read("cmdline")).replace('\0', " ");
+        let environment = read("environ");
+        let mentions = command.contains(id) || String::from_utf8_lossy(&environment).contains(id);
+        if mentions && is_alive(pid) {
+            found.push(Process { pid, command });
+        }
+    }
+    found
+}
+
+/// X servers of the session `id`.
+pub fn x_servers_of(id: &str) -> Vec<Process> {
+    processes_of(id).into_iter().filter(|process| program(&process.command) == "Xtigervnc").collect()
+}
+
+/// Session hosts of the session `id`.
+pub fn session_hosts_of(id: &str) -> Vec<Process> {
+    processes_of(id).into_iter().filter(|process| process.command.contains(" session-host ")).collect()
+}
+
+/// Last part of the path of the program.
+fn program(command: &str) -> &str {
+    let path = command.split(' ').next().unwrap_or_default();
+    path.rsplit('/').next().unwrap_or_default()
+}
+
+/// Folder of the session `id` of `server`.
+pub fn session_folder(server: &str, id: &str) -> PathBuf {
+    Path::new("/run/dcv-operator/vnc").join(server).join(id)
+}
+
+/// What is left of the session `id` of `server`: processes and folder. Empty: nothing.
+pub fn remains_of(server: &str, id: &str) -> Vec<String> {
+    let mut remains: Vec<_> =
+        processes_of(id).into_iter().map(|process| format!("{} {}", process.pid, process.command)).collect();
+    let folder = session_folder(server, id);
+    if folder.exists() {
+        remains.push(folder.display().to_string());
+    }
+    remains
+}
+
+/// Whether a process runs; one that has ended and was not collected by its parent does not.
+pub fn is_alive(pid: i32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name in parentheses may hold blanks; what follows the last one is regular.
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Sends `signal`; a process that is gone already is none of the caller's business.
+pub fn signal(pid: i32, signal: Signal) {
+    let _ = nix::sys::signal::kill(Pid::from_raw(pid), signal);
+}
+
+/// Ends a process with SIGKILL.
+pub fn kill(process: &Process) {
+    signal(process.pid, Signal::SIGKILL);
+}

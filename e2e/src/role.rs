@@ -1,0 +1,94 @@
+//! Processes of the parts of a stand: kill them, start them again.
+
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::ffi::OsStringExt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+
+use crate::eventually;
+use crate::host;
+use crate::seconds;
+use crate::stand::root;
+
+/// One process that `hack/up` started, such as `agent-1`.
+pub struct Role {
+    label: String,
+    pidfile: PathBuf,
+    log: PathBuf,
+}
+
+/// A role that was killed, and how it was started.
+#[must_use = "a killed role stays dead until it is started"]
+pub struct Killed {
+    role: Role,
+    command: Vec<OsString>,
+}
+
+impl Role {
+    pub(crate) fn new(folder: &Path, label: &str) -> Self {
+        let pidfile = folder.join("pids").join(format!("{label}.pid"));
+        Self { label: label.to_owned(), pidfile, log: folder.join("logs").join(format!("{label}.log")) }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> i32 {
+        let text =
+            fs::read_to_string(&self.pidfile).unwrap_or_else(|error| panic!("{} has no pid: {error}", self.label));
+        text.trim().parse().unwrap_or_else(|_| panic!("{} has the pid {text}", self.label))
+    }
+
+    /// Ends it with SIGKILL, and returns once it is gone.
+    pub async fn kill(self) -> Killed {
+        let pid = self.pid();
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let command: Vec<_> = command
+            .split(|byte| *byte == 0)
+            .filter(|word| !word.is_empty())
+            .map(|word| OsString::from_vec(word.into()))
+            .collect();
+        assert!(!command.is_empty(), "{} does not run", self.label);
+        host::signal(pid, Signal::SIGKILL);
+        eventually("a killed process to be gone", seconds(10), async || {
+            if host::is_alive(pid) { Err(format!("{pid} lives")) } else { Ok(()) }
+        })
+        .await;
+        Killed { role: self, command }
+    }
+
+    /// Kills it and starts it again at once.
+    pub async fn kill_and_restart(self) -> Self {
+        self.kill().await.restart().await
+    }
+}
+
+impl Killed {
+    /// Starts it with further flags.
+    pub async fn restart_with(mut self, flags: &[&str]) -> Role {
+        self.command.extend(flags.iter().map(OsString::from));
+        self.restart().await
+    }
+
+    /// Starts it without these flags.
+    pub async fn restart_without(mut self, flags: &[&str]) -> Role {
+        self.command.retain(|word| !flags.iter().any(|flag| word == *flag));
+        self.restart().await
+    }
+
+    /// Starts it as it was started before, the way `hack/up` does, so that `hack/down` knows it.
+    pub async fn restart(self) -> Role {
+        let status = tokio::process::Command::new("bash")
+            .args(["-euo", "pipefail", "-c", r#". "$1/hack/lib.sh"; shift; start_daemon "$@""#, "e2e"])
+            .arg(root())
+            .arg(&self.role.pidfile)
+            .arg(&self.role.log)
+            .args(&self.command)
+            .status()
+            .await
+            .expect("bash can be run");
+        assert!(status.success(), "{} could not be started again", self.role.label);
+        self.role
+    }
+}

@@ -1,0 +1,313 @@
+//! What the tests run against: everything of one backend, on this machine.
+//!
+//! Brought up once a process and left running; `hack/test` takes it down. A test has it alone: parts are killed in it.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::path::PathBuf;
+use std::process::Command;
+use std::process::Stdio;
+
+use dcv_operator::api::client::ApiClient;
+use dcv_operator::api::server::Availability;
+use dcv_operator::api::server::DcvServer;
+use dcv_operator::api::session::DcvSession;
+use dcv_operator::token::Password;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
+use kube::Client;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use kube::api::ListParams;
+use kube::api::Patch;
+use kube::api::PatchParams;
+use kube::api::PostParams;
+use kube::config::KubeConfigOptions;
+use kube::config::Kubeconfig;
+use serde_json::json;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Mutex;
+use tokio::sync::MutexGuard;
+
+use crate::audit::Audit;
+use crate::eventually;
+use crate::rest::Rest;
+use crate::role::Role;
+use crate::seconds;
+use crate::session::Sessions;
+use crate::unique;
+
+/// Whether each stand is up; a test that has it holds the lock.
+static VNC: Mutex<bool> = Mutex::const_new(false);
+static FAKE: Mutex<bool> = Mutex::const_new(false);
+
+/// The top of the work tree.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is a folder of the work tree").to_owned()
+}
+
+/// Everything of one backend.
+pub struct Stand {
+    name: &'static str,
+    args: &'static [&'static str],
+    settings: BTreeMap<String, String>,
+    client: Client,
+    _alone: MutexGuard<'static, bool>,
+}
+
+impl Stand {
+    /// One server with real desktops, one broker that keeps deleted sessions for the documented hour.
+    pub async fn vnc() -> Self {
+        Self::up("e2e-vnc", &["--backend", "vnc"], &VNC).await
+    }
+
+    /// Twenty made-up servers, two brokers that forget deleted sessions at once.
+    pub async fn fake() -> Self {
+        let args = &[
+            "--backend",
+            "fake",
+            "--servers",
+            "20",
+            "--brokers",
+            "2",
+            "--broker-arg",
+            "--delete-session-duration-seconds=0",
+        ];
+        Self::up("e2e-fake", args, &FAKE).await
+    }
+
+    async fn up(name: &'static str, args: &'static [&'static str], lock: &'static Mutex<bool>) -> Self {
+        // Another test may have installed it.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut alone = lock.lock().await;
+        if !*alone {
+            run_up(name, args).await;
+            *alone = true;
+        }
+        let settings = read_settings(&root().join("target/dev").join(name).join("env"));
+        let kubeconfig = Kubeconfig::read_from(&settings["KUBECONFIG"]).expect("hack/up wrote the kubeconfig");
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .expect("the kubeconfig of hack/up is complete");
+        let client = Client::try_from(config).expect("the kubeconfig of hack/up is usable");
+        let stand = Self { name, args, settings, client, _alone: alone };
+        stand.reset().await;
+        stand
+    }
+
+    /// Starts again what has ended, by `hack/up`.
+    pub async fn restart(&self) {
+        run_up(self.name, self.args).await;
+    }
+
+    /// A setting of its `env` file.
+    pub fn setting(&self, key: &str) -> &str {
+        self.settings.get(key).unwrap_or_else(|| panic!("hack/up did not write {key}"))
+    }
+
+    /// Everything of it is under this folder.
+    pub fn folder(&self) -> PathBuf {
+        root().join("target/dev").join(self.name)
+    }
+
+    /// Name of its server number `number`.
+    pub fn server(&self, number: usize) -> String {
+        format!("host-{}-{number}", self.name)
+    }
+
+    /// A client of the API server with every right.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// The process of a role, such as `agent-1`.
+    pub fn role(&self, label: &str) -> Role {
+        Role::new(&self.folder(), label)
+    }
+
+    /// What the API server writes down of requests.
+    pub fn audit(&self) -> Audit {
+        Audit::new(self.folder().join("cluster/audit.log"))
+    }
+
+    /// Its servers, of the cluster.
+    pub fn servers(&self) -> Api<DcvServer> {
+        Api::all(self.client())
+    }
+
+    /// The REST client that `hack/up` registered, over the balancer.
+    pub fn rest(&self) -> Rest {
+        Rest::new(
+            self.setting("BROKER_URL"),
+            Path::new(self.setting("BROKER_CA")),
+            self.setting("CLIENT_ID"),
+            self.setting("CLIENT_SECRET"),
+        )
+    }
+
+    /// Address of each broker, not balanced.
+    pub fn broker_urls(&self) -> Vec<String> {
+        self.setting("BROKER_URLS").split(',').map(str::to_owned).collect()
+    }
+
+    /// A new namespace with its sessions.
+    pub async fn namespace(&self, word: &str) -> Sessions {
+        let name = unique(&format!("e2e-{word}"));
+        let namespace: Namespace =
+            serde_json::from_value(json!({"metadata": {"name": name}})).expect("a namespace is a name");
+        Api::<Namespace>::all(self.client())
+            .create(&PostParams::default(), &namespace)
+            .await
+            .expect("an administrator creates namespaces");
+        Sessions::new(self.client(), &name)
+    }
+
+    /// Registers a REST client in `namespace` and waits until it is accepted.
+    pub async fn rest_client(&self, namespace: &str, spec: serde_json::Value) -> Rest {
+        let password = Password::generate();
+        let name = unique("client");
+        let mut object = json!({
+            "apiVersion": "dcv-operator.io/v1alpha1", "kind": "ApiClient", "metadata": {"name": name},
+            "spec": {"credentials": [{"hash": password.hash()}]},
+        });
+        for (key, value) in spec.as_object().expect("a spec is an object") {
+            object["spec"][key] = value.clone();
+        }
+        let api = Api::<ApiClient>::namespaced(self.client(), namespace);
+        let object = serde_json::from_value(object).expect("the spec of an ApiClient");
+        let client = api.create(&PostParams::default(), &object).await.expect("the client can be registered");
+        let rest = Rest::new(
+            self.setting("BROKER_URL"),
+            Path::new(self.setting("BROKER_CA")),
+            &client.client_id(),
+            password.reveal(),
+        );
+        eventually("the client to be accepted by every broker", seconds(20), async || {
+            for url in self.broker_urls() {
+                rest.at(&url).log_in().await?;
+            }
+            Ok(())
+        })
+        .await;
+        rest
+    }
+
+    /// Takes away what an earlier test left: sessions, closed servers.
+    async fn reset(&self) {
+        let sessions = Api::<DcvSession>::all(self.client());
+        for session in sessions.list(&ListParams::default()).await.expect("sessions can be listed") {
+            let api = Api::<DcvSession>::namespaced(self.client(), &session.namespace().unwrap_or_default());
+            let _ = api.delete(&session.name_any(), &DeleteParams::default()).await;
+        }
+        self.open_all_servers().await;
+        eventually("the sessions of an earlier test to be gone", seconds(60), async || {
+            let left = sessions.list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+            match left.items.first() {
+                None => Ok(()),
+                Some(one) => Err(format!("{} sessions, one is {:?} {:?}", left.items.len(), one.metadata, one.status)),
+            }
+        })
+        .await;
+    }
+
+    /// Empties the spec of every server, and waits until all are AVAILABLE.
+    pub async fn open_all_servers(&self) {
+        self.patch_servers(|_| json!({"placement": null, "allowedNamespaces": null, "limits": null})).await;
+        eventually("every server to be AVAILABLE", seconds(60), async || {
+            let servers = self.servers().list(&ListParams::default()).await.map_err(|e| e.to_string())?;
+            let bad = servers.items.iter().find(|server| {
+                server.status.as_ref().map(|status| status.availability) != Some(Availability::Available)
+            });
+            bad.map_or(Ok(()), |server| Err(format!("{}: {:?}", server.name_any(), server.status)))
+        })
+        .await;
+    }
+
+    /// Patches the spec of each server with what `spec` returns for its name.
+    pub async fn patch_servers(&self, spec: impl Fn(&str) -> serde_json::Value) {
+        let servers = self.servers();
+        for server in servers.list(&ListParams::default()).await.expect("servers can be listed") {
+            let name = server.name_any();
+            let patch = Patch::Merge(json!({"spec": spec(&name)}));
+            servers.patch(&name, &PatchParams::default(), &patch).await.expect("an administrator changes servers");
+        }
+    }
+
+    /// Runs kubectl as an administrator: what it printed, or what it complained of.
+    pub async fn kubectl(&self, args: &[&str], input: &str) -> Result<String, String> {
+        let mut kubectl = tokio::process::Command::new(self.folder().join("cluster/bin/kubectl"))
+            .env("KUBECONFIG", self.setting("KUBECONFIG"))
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl can be run");
+        let mut stdin = kubectl.stdin.take().expect("it is a pipe");
+        stdin.write_all(input.as_bytes()).await.expect("kubectl reads its input");
+        drop(stdin);
+        let output = kubectl.wait_with_output().await.expect("kubectl ends");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+    }
+
+    /// Every session of the stand.
+    pub async fn all_sessions(&self) -> Vec<DcvSession> {
+        let sessions = Api::<DcvSession>::all(self.client());
+        sessions.list(&ListParams::default()).await.expect("sessions can be listed").items
+    }
+}
+
+impl Drop for Stand {
+    /// A test that fails leaves what there is to see.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            dump(self.name, self.setting("KUBECONFIG"), &self.folder());
+        }
+    }
+}
+
+/// Writes every object to `target/e2e/failure-<stand>.yaml`, and the ends of all logs to stderr.
+fn dump(name: &str, kubeconfig: &str, folder: &Path) {
+    let objects = root().join("target/e2e").join(format!("failure-{name}.yaml"));
+    let kubectl = folder.join("cluster/bin/kubectl");
+    let output = Command::new(kubectl)
+        .args(["--kubeconfig", kubeconfig, "--request-timeout=10s", "get", "-A", "-o", "yaml"])
+        .arg("dcvsessions,dcvservers,apiclients,leases,events")
+        .output();
+    if let Ok(output) = output {
+        let _ = fs::create_dir_all(root().join("target/e2e"));
+        let _ = fs::write(&objects, output.stdout);
+        eprintln!("objects of {name}: {}", objects.display());
+    }
+    for log in fs::read_dir(folder.join("logs")).into_iter().flatten().flatten() {
+        let text = fs::read_to_string(log.path()).unwrap_or_default();
+        let lines: Vec<_> = text.lines().collect();
+        eprintln!("the end of {}:", log.path().display());
+        for line in &lines[lines.len().saturating_sub(15)..] {
+            eprintln!("    {}", line.chars().take(400).collect::<String>());
+        }
+    }
+}
+
+async fn run_up(name: &str, args: &[&str]) {
+    let status = tokio::process::Command::new(root().join("hack/up"))
+        .args(["--name", name])
+        .args(args)
+        .status()
+        .await
+        .expect("hack/up can be run");
+    assert!(status.success(), "hack/up --name {name} failed");
+}
+
+fn read_settings(file: &Path) -> BTreeMap<String, String> {
+    let text = fs::read_to_string(file).unwrap_or_else(|error| panic!("cannot read {}: {error}", file.display()));
+    text.lines().filter_map(|line| line.split_once('=')).map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+/// The ids of `sessions`.
+pub fn ids(sessions: &[DcvSession]) -> BTreeSet<String> {
+    sessions.iter().map(DcvSession::id).collect()
+}

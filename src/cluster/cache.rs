@@ -1,0 +1,195 @@
+//! Watches that keep a local copy current.
+//!
+//! Each watch has its own back-off and never ends: a watch that fails is retried, and what cannot be read is skipped with
+//! a warning, so that one bad object does not stall its kind.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::Stream;
+use futures::StreamExt;
+use futures::TryStreamExt;
+use futures::stream;
+use kube::Api;
+use kube::Resource;
+use kube::ResourceExt;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::reflector;
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher;
+use kube::runtime::watcher::Event;
+use serde::de::DeserializeOwned;
+use tokio::sync::broadcast;
+
+/// What happened to a local copy. The copy is already current when the change is seen.
+#[derive(Debug)]
+pub enum Change<K> {
+    /// An object is new or changed.
+    Applied(Arc<K>),
+    /// An object is gone; this is how it was last seen.
+    Deleted(Arc<K>),
+    /// Everything was listed anew: what is not in the copy is gone, and any object may have changed.
+    Listed,
+}
+
+impl<K> Clone for Change<K> {
+    fn clone(&self) -> Self {
+        match self {
+            Self::Applied(object) => Self::Applied(Arc::clone(object)),
+            Self::Deleted(object) => Self::Deleted(Arc::clone(object)),
+            Self::Listed => Self::Listed,
+        }
+    }
+}
+
+/// A local copy of what `api` lists, and the changes to it. The stream must be polled for the copy to be kept current;
+/// it never ends. Wait for `Store::wait_until_ready`, or the first [`Change::Listed`], before deciding on the copy.
+///
+/// The guard in the type of `api` costs callers nothing: `watch::<DcvSession>(Api::all(client), config)`.
+pub fn watch<K>(
+    api: Api<DeserializeGuard<K>>,
+    config: watcher::Config,
+) -> (Store<K>, impl Stream<Item = Change<K>> + Send + 'static)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let changes = watcher(api, config)
+        .try_filter_map(|event| async move { Ok(readable(event)) })
+        .default_backoff()
+        .reflect(writer)
+        .filter_map(|event| async move {
+            match event {
+                Ok(Event::Apply(object)) => Some(Change::Applied(Arc::new(object))),
+                Ok(Event::Delete(object)) => Some(Change::Deleted(Arc::new(object))),
+                Ok(Event::InitDone) => Some(Change::Listed),
+                Ok(Event::Init | Event::InitApply(_)) => None,
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(kind = %K::kind(&()), error, "Watch failed, trying again");
+                    None
+                }
+            }
+        });
+    (store, changes)
+}
+
+/// The event without objects that cannot be read.
+fn readable<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>) -> Option<Event<K>> {
+    let object = |guarded: DeserializeGuard<K>| match guarded.0 {
+        Ok(mut object) => {
+            object.meta_mut().managed_fields = None;
+            Some(object)
+        }
+        Err(invalid) => {
+            let namespace = invalid.metadata.namespace.as_deref().unwrap_or_default();
+            let name = invalid.metadata.name.as_deref().unwrap_or_default();
+            tracing::warn!(kind = %K::kind(&()), namespace, name, err = %invalid.error, "Skipped an unreadable object");
+            None
+        }
+    };
+    match event {
+        Event::Apply(guarded) => object(guarded).map(Event::Apply),
+        Event::Delete(guarded) => object(guarded).map(Event::Delete),
+        Event::InitApply(guarded) => object(guarded).map(Event::InitApply),
+        Event::Init => Some(Event::Init),
+        Event::InitDone => Some(Event::InitDone),
+    }
+}
+
+/// How many changes a slow reader may be behind before it is told to read everything.
+const CHANGES_KEPT: usize = 8192;
+
+/// A local copy that several tasks read and are told about. Cheap to clone.
+pub struct Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    store: Store<K>,
+    changes: broadcast::Sender<Change<K>>,
+}
+
+impl<K> Clone for Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    fn clone(&self) -> Self {
+        Self { store: self.store.clone(), changes: self.changes.clone() }
+    }
+}
+
+impl<K> Cache<K>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
+    /// The copy, and the work that keeps it current for as long as it is polled.
+    pub fn new(
+        api: Api<DeserializeGuard<K>>,
+        config: watcher::Config,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (store, stream) = watch(api, config);
+        let (changes, _) = broadcast::channel(CHANGES_KEPT);
+        let cache = Self { store, changes: changes.clone() };
+        let work = stream.for_each(move |change| {
+            // Nobody listens between two terms of a leader.
+            let _ = changes.send(change);
+            std::future::ready(())
+        });
+        (cache, work)
+    }
+
+    /// The copy.
+    pub fn store(&self) -> &Store<K> {
+        &self.store
+    }
+
+    /// All objects of the copy.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.store.state()
+    }
+
+    /// The object of this name; `namespace` is ignored for kinds without one.
+    pub fn find(&self, namespace: &str, name: &str) -> Option<Arc<K>> {
+        let reference = reflector::ObjectRef::new(name);
+        let reference = if namespace.is_empty() { reference } else { reference.within(namespace) };
+        self.store.get(&reference)
+    }
+
+    /// Changes from now on, beginning with [`Change::Listed`]; a reader that falls behind is told that again.
+    pub fn subscribe(&self) -> impl Stream<Item = Change<K>> + Send + use<K> {
+        let changes = stream::unfold(self.changes.subscribe(), |mut receiver| async move {
+            match receiver.recv().await {
+                Ok(change) => Some((change, receiver)),
+                Err(broadcast::error::RecvError::Lagged(_)) => Some((Change::Listed, receiver)),
+                Err(broadcast::error::RecvError::Closed) => None,
+            }
+        });
+        stream::once(async { Change::Listed }).chain(changes)
+    }
+
+    /// References to changed objects, beginning with all of them.
+    pub fn references(&self) -> impl Stream<Item = reflector::ObjectRef<K>> + Send + use<K> {
+        let store = self.store.clone();
+        self.subscribe().flat_map(move |change| {
+            let objects = match change {
+                Change::Applied(object) | Change::Deleted(object) => vec![object],
+                Change::Listed => store.state(),
+            };
+            stream::iter(objects.into_iter().map(|object| reflector::ObjectRef::from_obj(object.as_ref())))
+        })
+    }
+
+    /// Returns when the copy was filled for the first time.
+    pub async fn ready(&self) {
+        let _ = self.store.wait_until_ready().await;
+    }
+}
+
+/// `namespace/name`, or the name alone, for logs and errors.
+pub(super) fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {
+    match object.namespace() {
+        Some(namespace) => format!("{} {namespace}/{}", K::kind(&()), object.name_any()),
+        None => format!("{} {}", K::kind(&()), object.name_any()),
+    }
+}

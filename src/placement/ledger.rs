@@ -1,0 +1,243 @@
+//! Who is on which server: sessions as seen, and places taken that are not visible yet.
+//!
+//! A session counts once: at its reservation while there is one, else where it was seen bound. Invariant: the occupancy
+//! of a server is always the sum of the sessions counted there, so nothing is lost or counted twice whatever the order
+//! in which answers and watch events arrive.
+
+use std::collections::BTreeMap;
+use std::collections::HashMap;
+
+use kube::ResourceExt;
+
+use super::Candidate;
+use super::Explanation;
+use super::Request;
+use super::place;
+use crate::api::DcvSession;
+use crate::api::conditions;
+use crate::api::conditions::Reason;
+use crate::api::conditions::SessionCondition;
+use crate::api::session::PlacementPolicy;
+use crate::api::session::SessionType;
+
+/// Sessions on one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Occupancy {
+    /// Console sessions.
+    pub console: u32,
+    /// Virtual sessions.
+    pub virtual_: u32,
+    /// Virtual sessions per owner.
+    owners: BTreeMap<String, u32>,
+}
+
+impl Occupancy {
+    /// All sessions.
+    pub fn sessions(&self) -> u32 {
+        self.console + self.virtual_
+    }
+
+    /// Virtual sessions of `owner`.
+    pub fn of_owner(&self, owner: &str) -> u32 {
+        self.owners.get(owner).copied().unwrap_or(0)
+    }
+
+    pub(super) fn add(&mut self, owner: &str, type_: SessionType) {
+        match type_ {
+            SessionType::Console => self.console += 1,
+            SessionType::Virtual => {
+                self.virtual_ += 1;
+                *self.owners.entry(owner.to_owned()).or_default() += 1;
+            }
+        }
+    }
+
+    fn remove(&mut self, owner: &str, type_: SessionType) {
+        match type_ {
+            SessionType::Console => self.console -= 1,
+            SessionType::Virtual => {
+                self.virtual_ -= 1;
+                if let Some(count) = self.owners.get_mut(owner) {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.owners.remove(owner);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A session on a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claim {
+    server: String,
+    owner: String,
+    type_: SessionType,
+}
+
+/// What is known of one session.
+#[derive(Debug, Default)]
+struct Entry {
+    /// Where it was last seen bound, and in which attempt.
+    seen: Option<(i32, Claim)>,
+    /// The place taken for the attempt of this number, until that attempt is seen.
+    reserved: Option<(i32, Claim)>,
+}
+
+impl Entry {
+    fn counted(&self) -> Option<&Claim> {
+        self.reserved.as_ref().or(self.seen.as_ref()).map(|(_, claim)| claim)
+    }
+}
+
+/// Servers, and who is on them.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    servers: BTreeMap<String, Candidate>,
+    /// Also for servers that are gone or not yet seen: their sessions are counted when they come.
+    occupied: HashMap<String, Occupancy>,
+    /// By uid.
+    sessions: HashMap<String, Entry>,
+    nobody: Occupancy,
+}
+
+impl Ledger {
+    /// Enters or updates a server. Whether anything changed.
+    pub fn set_server(&mut self, candidate: Candidate) -> bool {
+        match self.servers.get_mut(&candidate.name) {
+            Some(known) if *known == candidate => false,
+            Some(known) => {
+                *known = candidate;
+                true
+            }
+            None => {
+                self.servers.insert(candidate.name.clone(), candidate);
+                true
+            }
+        }
+    }
+
+    /// Takes a server out. Its sessions stay known.
+    pub fn remove_server(&mut self, name: &str) -> bool {
+        self.servers.remove(name).is_some()
+    }
+
+    /// Takes every server out that `keep` does not want.
+    pub fn retain_servers(&mut self, keep: impl Fn(&str) -> bool) {
+        self.servers.retain(|name, _| keep(name));
+    }
+
+    /// The facts of a server.
+    pub fn server(&self, name: &str) -> Option<&Candidate> {
+        self.servers.get(name)
+    }
+
+    /// Who is on a server, sessions without an object apart.
+    pub fn occupancy(&self, name: &str) -> &Occupancy {
+        self.occupied.get(name).unwrap_or(&self.nobody)
+    }
+
+    /// Every server with who is on it, by name.
+    pub fn servers(&self) -> impl Iterator<Item = (&Candidate, &Occupancy)> {
+        self.servers.values().map(|candidate| (candidate, self.occupancy(&candidate.name)))
+    }
+
+    /// Takes note of a session as it was read from the API server. Whether room was taken or freed.
+    ///
+    /// A reservation stays until its attempt is seen, and a bind that was seen until the session is seen in that attempt
+    /// or a later one: our own answers are ahead of the watch, and an old view must not free what they took.
+    pub fn see(&mut self, session: &DcvSession) -> bool {
+        let claim = session.server_name().filter(|_| occupies(session)).map(|server| Claim {
+            server: server.to_owned(),
+            owner: session.spec.owner.clone(),
+            type_: session.spec.type_,
+        });
+        let Some(uid) = session.uid() else { return false };
+        let attempt = session.attempt();
+        let over = session.is_finished();
+        self.change(&uid, |entry| {
+            if entry.reserved.as_ref().is_some_and(|(reserved, _)| over || attempt >= *reserved) {
+                entry.reserved = None;
+            }
+            if entry.seen.as_ref().is_none_or(|(seen, _)| over || attempt >= *seen) {
+                entry.seen = claim.map(|claim| (attempt, claim));
+            }
+        })
+    }
+
+    /// Forgets a session whose object is gone. Whether room was freed.
+    pub fn forget(&mut self, uid: &str) -> bool {
+        self.change(uid, |entry| *entry = Entry::default())
+    }
+
+    /// Forgets every session that `keep` does not want, reservations apart.
+    pub fn retain_sessions(&mut self, keep: impl Fn(&str) -> bool) {
+        let gone: Vec<String> = self.sessions.keys().filter(|uid| !keep(uid)).cloned().collect();
+        for uid in gone {
+            self.change(&uid, |entry| entry.seen = None);
+        }
+    }
+
+    /// Takes a place on `server` for the attempt of this number, before anybody can see it.
+    pub fn reserve(&mut self, uid: &str, attempt: i32, server: &str, owner: &str, type_: SessionType) {
+        let claim = Claim { server: server.to_owned(), owner: owner.to_owned(), type_ };
+        self.change(uid, |entry| entry.reserved = Some((attempt, claim)));
+    }
+
+    /// Gives the place of an attempt back that is known to have come to nothing. Whether there was one.
+    pub fn give_back(&mut self, uid: &str, attempt: i32) -> bool {
+        self.change(uid, |entry| {
+            if entry.reserved.as_ref().is_some_and(|(reserved, _)| *reserved == attempt) {
+                entry.reserved = None;
+            }
+        })
+    }
+
+    /// Whether the session has a place already, visible or not. One that has must not be placed, however old the view of
+    /// it that says it waits.
+    pub fn has_place(&self, uid: &str) -> bool {
+        self.sessions.contains_key(uid)
+    }
+
+    /// A server for `request`, as [`place`] with the policy Spread.
+    ///
+    /// # Errors
+    /// Why none fits.
+    pub fn fits(&self, request: &Request) -> Result<String, Explanation> {
+        place(self, request, PlacementPolicy::Spread)
+    }
+
+    /// Changes what is known of a session and keeps the sums right.
+    fn change(&mut self, uid: &str, change: impl FnOnce(&mut Entry)) -> bool {
+        let mut entry = self.sessions.remove(uid).unwrap_or_default();
+        let before = entry.counted().cloned();
+        change(&mut entry);
+        let after = entry.counted().cloned();
+        if entry.seen.is_some() || entry.reserved.is_some() {
+            self.sessions.insert(uid.to_owned(), entry);
+        }
+        if before == after {
+            return false;
+        }
+        if let Some(claim) = before
+            && let Some(occupancy) = self.occupied.get_mut(&claim.server)
+        {
+            occupancy.remove(&claim.owner, claim.type_);
+            if *occupancy == self.nobody {
+                self.occupied.remove(&claim.server);
+            }
+        }
+        if let Some(claim) = after {
+            self.occupied.entry(claim.server).or_default().add(&claim.owner, claim.type_);
+        }
+        true
+    }
+}
+
+/// Whether a desktop of the session may be on its server: while it is not finished, and after a forced close until its
+/// agent has seen to it.
+fn occupies(session: &DcvSession) -> bool {
+    let forced = conditions::is(session.conditions(), SessionCondition::Finished, Some(true), Reason::ForceClosed);
+    !session.is_finished() || (forced && session.has_finalizer())
+}

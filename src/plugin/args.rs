@@ -1,0 +1,190 @@
+//! The command line, with kubectl's own flags and their meanings.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use clap::Parser;
+use clap::Subcommand;
+use clap::ValueEnum;
+
+/// Remote-desktop sessions of a cluster, beyond what manifests say
+#[derive(Parser, Debug)]
+#[command(name = "kubectl-dcv", bin_name = "kubectl dcv", version, max_term_width = 100)]
+pub(super) struct Args {
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Which cluster and namespace.
+#[derive(ClapArgs, Debug, Default)]
+pub(super) struct ConnectionArgs {
+    /// Path to the kubeconfig file to use; else $KUBECONFIG, else ~/.kube/config
+    #[arg(long, global = true, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Name of the kubeconfig context to use
+    #[arg(long, global = true, value_name = "NAME")]
+    pub context: Option<String>,
+    /// Namespace of the request; else the context's
+    #[arg(short, long, global = true, value_name = "NAME")]
+    pub namespace: Option<String>,
+    /// How long to wait for one answer, such as 30s or 2m; 0: for ever
+    #[arg(long, global = true, value_name = "TIME", default_value = "20s", value_parser = duration)]
+    pub request_timeout: Duration,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum Command {
+    /// Clients of the REST API
+    #[command(subcommand)]
+    Clients(ClientsCommand),
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum ClientsCommand {
+    /// Register a client, and print its id and password, which cannot be shown again
+    #[command(after_help = "Example:\n  kubectl dcv clients register portal -n team-a --display-name 'Team portal'")]
+    Register(Registration),
+    /// List clients
+    List(Selection),
+    /// Unregister a client: it cannot log in any more; its sessions stay
+    #[command(after_help = "Examples:\n  kubectl dcv clients unregister portal -n team-a\n  \
+                            kubectl dcv clients unregister --client-id 0b1c…")]
+    Unregister(Which),
+}
+
+/// A client to be.
+#[derive(ClapArgs, Debug, Default)]
+pub(super) struct Registration {
+    /// Name of the ApiClient object
+    pub name: String,
+    /// Name shown to people; else the object's
+    #[arg(long, value_name = "TEXT")]
+    pub display_name: Option<String>,
+    /// Id the client logs in with; else one is made
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+    /// Let it see and change sessions of every namespace
+    #[arg(long)]
+    pub all_namespaces: bool,
+    /// Let it open and close servers
+    #[arg(long)]
+    pub manage_servers: bool,
+    /// Seconds its access tokens live; else as the broker is set
+    #[arg(long, value_name = "SECONDS")]
+    pub token_lifetime_seconds: Option<i32>,
+    /// Print as this instead of text
+    #[arg(short, long, value_enum)]
+    pub output: Option<DataFormat>,
+}
+
+/// Which clients to list, and how.
+#[derive(ClapArgs, Debug, Default)]
+pub(super) struct Selection {
+    /// Of every namespace
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// Only those with these labels, such as team=a
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+    /// Print as this instead of a table
+    #[arg(short, long, value_enum)]
+    pub output: Option<ListFormat>,
+}
+
+/// The client to unregister.
+#[derive(ClapArgs, Debug, Default)]
+#[group(required = true, multiple = false, id = "which")]
+pub(super) struct Which {
+    /// Name of the ApiClient object
+    pub name: Option<String>,
+    /// Id the client logs in with
+    #[arg(long, value_name = "ID")]
+    pub client_id: Option<String>,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+pub(super) enum DataFormat {
+    Json,
+    Yaml,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+pub(super) enum ListFormat {
+    Json,
+    Yaml,
+    Name,
+    Wide,
+}
+
+/// Reads a time as kubectl does: a number of seconds, or numbers with the units h, m, s, ms.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("'{text}' is no time; such as 30s, 2m or 1h30m");
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let mut rest = text;
+    let mut whole = Duration::ZERO;
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+        let (number, tail) = rest.split_at(unit_at);
+        let unit_end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, next) = tail.split_at(unit_end);
+        let milliseconds = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1000,
+            "ms" => 1,
+            _ => return Err(wrong()),
+        };
+        let number: u64 = number.parse().map_err(|_| wrong())?;
+        whole += Duration::from_millis(number.checked_mul(milliseconds).ok_or_else(wrong)?);
+        rest = next;
+    }
+    if text.is_empty() { Err(wrong()) } else { Ok(whole) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_the_connection_stand_anywhere() {
+        let args =
+            Args::try_parse_from(["kubectl-dcv", "clients", "-n", "a", "list", "--context", "b", "-A", "-owide"])
+                .unwrap();
+        assert_eq!((args.connection.namespace.as_deref(), args.connection.context.as_deref()), (Some("a"), Some("b")));
+        let Command::Clients(ClientsCommand::List(selection)) = args.command else { panic!("not a list") };
+        assert!(selection.all_namespaces && selection.output == Some(ListFormat::Wide));
+    }
+
+    #[test]
+    fn unregister_takes_a_name_or_an_id() {
+        let parse = |words: &[&str]| {
+            Args::try_parse_from(["kubectl-dcv", "clients", "unregister"].iter().chain(words))
+                .map_err(|e| e.exit_code())
+        };
+        assert!(parse(&["a"]).is_ok() && parse(&["--client-id", "b"]).is_ok());
+        assert_eq!(parse(&[]).err(), Some(2));
+        assert_eq!(parse(&["a", "--client-id", "b"]).err(), Some(2));
+    }
+
+    #[test]
+    fn times_are_read_as_kubectl_reads_them() {
+        assert_eq!(duration("0"), Ok(Duration::ZERO));
+        assert_eq!(duration("5"), Ok(Duration::from_secs(5)));
+        assert_eq!(duration("1h2m3s4ms"), Ok(Duration::from_millis(3_723_004)));
+        for wrong in ["", "s", "5x", "-1s", "1m5", "99999999999999999999s"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

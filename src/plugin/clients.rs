@@ -1,0 +1,254 @@
+//! `kubectl dcv clients`: who may use the REST API.
+//!
+//! The password is made here and only its hash leaves this process, so it can be shown just once.
+
+use http::HeaderValue;
+use http::header::ACCEPT;
+use kube::Api;
+use kube::Client;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use kube::api::ListParams;
+use kube::api::PostParams;
+use kube::api::Preconditions;
+use kube::core::Request;
+use serde::Serialize;
+
+use crate::api::ApiClient;
+use crate::api::ApiClientSpec;
+use crate::api::client::Credential;
+use crate::api::names;
+use crate::token::Password;
+
+use super::Answer;
+use super::args::DataFormat;
+use super::args::ListFormat;
+use super::args::Registration;
+use super::args::Selection;
+use super::args::Which;
+use super::error::Error;
+use super::table;
+use super::table::Table;
+
+/// Makes the client and answers with its id and password.
+pub(super) async fn register(client: Client, namespace: &str, wanted: &Registration) -> Result<Answer, Error> {
+    let api = Api::<ApiClient>::namespaced(client, namespace);
+    let password = Password::generate();
+    let object = ApiClient::new(
+        &wanted.name,
+        ApiClientSpec {
+            display_name: wanted.display_name.clone(),
+            client_id: wanted.client_id.clone(),
+            credentials: vec![Credential { hash: password.hash(), expire_time: None }],
+            suspended: false,
+            token_lifetime_seconds: wanted.token_lifetime_seconds,
+            all_namespaces: wanted.all_namespaces,
+            manage_servers: wanted.manage_servers,
+        },
+    );
+    let parameters = PostParams { field_manager: Some(names::PLUGIN.to_owned()), ..PostParams::default() };
+    let created = match api.create(&parameters, &object).await {
+        Err(kube::Error::Api(status)) if status.is_already_exists() => {
+            // The client repeats a create whose answer was lost: then the object with our hash is ours.
+            let found = api.get_opt(&wanted.name).await?;
+            found.filter(|found| found.spec.credentials == object.spec.credentials).ok_or(kube::Error::Api(status))?
+        }
+        other => other?,
+    };
+    Ok(Answer {
+        data: credentials(&created, &password, wanted.output)?,
+        talk: format!(
+            "{} registered in namespace {namespace}; the password cannot be shown again\n",
+            qualified(&created.name_any())
+        ),
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Credentials<'a> {
+    client_id: String,
+    client_password: &'a str,
+}
+
+fn credentials(client: &ApiClient, password: &Password, format: Option<DataFormat>) -> Result<String, Error> {
+    let credentials = Credentials { client_id: client.client_id(), client_password: password.reveal() };
+    match format {
+        None => Ok(format!("client-id: {}\nclient-password: {}\n", credentials.client_id, credentials.client_password)),
+        Some(DataFormat::Json) => json(&credentials),
+        Some(DataFormat::Yaml) => yaml(&credentials),
+    }
+}
+
+/// Answers with the clients of `namespace`, or of all.
+pub(super) async fn list(client: Client, namespace: &str, wanted: &Selection) -> Result<Answer, Error> {
+    let api = if wanted.all_namespaces {
+        Api::<ApiClient>::all(client.clone())
+    } else {
+        Api::namespaced(client.clone(), namespace)
+    };
+    let mut parameters = ListParams::default();
+    if let Some(selector) = &wanted.selector {
+        parameters = parameters.labels(selector);
+    }
+    let wide = match wanted.output {
+        Some(format @ (ListFormat::Json | ListFormat::Yaml | ListFormat::Name)) => {
+            let mut found = api.list(&parameters).await?;
+            found.items.iter_mut().for_each(|item| item.metadata.managed_fields = None);
+            let data = match format {
+                ListFormat::Json => json(&found)?,
+                ListFormat::Yaml => yaml(&found)?,
+                _ => found.iter().flat_map(|item| [RESOURCE, "/", &item.name_any(), "\n"].map(str::to_owned)).collect(),
+            };
+            return Ok(Answer { data, talk: String::new() });
+        }
+        wide => wide == Some(ListFormat::Wide),
+    };
+    let mut request = Request::new(api.resource_url()).list(&parameters).map_err(kube::Error::BuildRequest)?;
+    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(table::ACCEPT));
+    let found: Table = client.request(request).await?;
+    if found.rows.is_empty() {
+        let place = if wanted.all_namespaces { String::new() } else { format!(" in {namespace} namespace") };
+        return Ok(Answer { data: String::new(), talk: format!("No resources found{place}.\n") });
+    }
+    Ok(Answer { data: found.render(wide, wanted.all_namespaces), talk: String::new() })
+}
+
+/// Deletes the client.
+pub(super) async fn unregister(client: Client, namespace: &str, which: &Which) -> Result<Answer, Error> {
+    let api = Api::<ApiClient>::namespaced(client, namespace);
+    let mut parameters = DeleteParams::default();
+    let name = match (&which.name, &which.client_id) {
+        (Some(name), _) => name.clone(),
+        (None, client_id) => {
+            let client_id = client_id.clone().unwrap_or_default();
+            let clients = api.list(&ListParams::default()).await?;
+            let Some(found) = clients.into_iter().find(|item| item.client_id() == client_id) else {
+                return Err(Error::NoSuchId { client_id, namespace: namespace.to_owned() });
+            };
+            // Another one may get the name in the meantime.
+            parameters.preconditions = Some(Preconditions { uid: found.uid(), resource_version: None });
+            found.name_any()
+        }
+    };
+    api.delete(&name, &parameters).await?;
+    Ok(Answer { data: format!("{} deleted from {namespace} namespace\n", qualified(&name)), talk: String::new() })
+}
+
+const RESOURCE: &str = "apiclient.dcv-operator.io";
+
+fn qualified(name: &str) -> String {
+    format!("{RESOURCE} \"{name}\"")
+}
+
+fn json(value: &impl Serialize) -> Result<String, Error> {
+    let text = serde_json::to_string_pretty(value).map_err(kube::Error::SerdeError)?;
+    Ok(text + "\n")
+}
+
+fn yaml(value: &impl Serialize) -> Result<String, Error> {
+    serde_saphyr::to_string(value).map_err(Error::Yaml)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::Mutex;
+
+    use http::Response;
+    use http_body_util::BodyExt;
+    use kube::client::Body;
+    use serde_json::Value;
+    use serde_json::json;
+
+    use super::*;
+
+    /// A client whose calls `answer` gets as method, path and body.
+    fn client(answer: impl FnMut(&str, &str, Value) -> (u16, Value) + Send + 'static) -> Client {
+        let answer = Arc::new(Mutex::new(answer));
+        let service = tower::service_fn(move |request: http::Request<Body>| {
+            let answer = Arc::clone(&answer);
+            async move {
+                let (head, body) = request.into_parts();
+                let body = serde_json::from_slice(&body.collect().await?.to_bytes()).unwrap_or(Value::Null);
+                let (code, answer) = answer.lock().unwrap()(head.method.as_str(), head.uri.path(), body);
+                let answer = Body::from(serde_json::to_vec(&answer)?);
+                Ok::<_, tower::BoxError>(Response::builder().status(code).body(answer).unwrap())
+            }
+        });
+        Client::new(service, "default")
+    }
+
+    fn already_exists() -> (u16, Value) {
+        (
+            409,
+            json!({"kind": "Status", "code": 409, "reason": "AlreadyExists", "message": "taken", "status": "Failure"}),
+        )
+    }
+
+    const CLIENTS: &str = "/apis/dcv-operator.io/v1alpha1/namespaces/n/apiclients";
+
+    #[tokio::test]
+    async fn register_sends_the_hash_and_shows_the_password() {
+        let sent = Arc::new(Mutex::new(Value::Null));
+        let seen = Arc::clone(&sent);
+        let client = client(move |method, path, mut body| {
+            assert_eq!((method, path), ("POST", CLIENTS));
+            *seen.lock().unwrap() = body.clone();
+            body["metadata"]["uid"] = "the-uid".into();
+            (201, body)
+        });
+        let wanted = Registration { name: "portal".into(), manage_servers: true, ..Registration::default() };
+        let answer = register(client, "n", &wanted).await.unwrap();
+
+        let password = answer.data.strip_prefix("client-id: the-uid\nclient-password: ").unwrap().trim_end().to_owned();
+        let sent = sent.lock().unwrap().clone();
+        let hash = sent["spec"]["credentials"][0]["hash"].as_str().unwrap().to_owned();
+        assert_eq!(crate::token::verify_password(&password, [hash.as_str()]), Some(hash.as_str()));
+        assert_eq!(sent["spec"]["manageServers"], json!(true));
+        assert!(!sent.to_string().contains(&password) && !answer.talk.contains(&password));
+    }
+
+    #[tokio::test]
+    async fn a_repeated_create_finds_its_own_object_and_no_other() {
+        for ours in [true, false] {
+            let stored = Mutex::new(Value::Null);
+            let client = client(move |method, _, mut body| {
+                if method == "POST" {
+                    body["metadata"]["uid"] = "the-uid".into();
+                    if !ours {
+                        body["spec"]["credentials"] = json!([]);
+                    }
+                    *stored.lock().unwrap() = body;
+                    return already_exists();
+                }
+                (200, stored.lock().unwrap().clone())
+            });
+            let wanted = Registration { name: "portal".into(), ..Registration::default() };
+            let answer = register(client, "n", &wanted).await;
+            assert_eq!(answer.is_ok(), ours, "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn unregister_by_id_deletes_just_the_object_it_found() {
+        let object = |name: &str, uid: &str, id: Option<&str>| {
+            json!({"apiVersion": "dcv-operator.io/v1alpha1", "kind": "ApiClient", "metadata": {"name": name, "uid": uid},
+                "spec": {"clientId": id}})
+        };
+        let calls = move |method: &str, path: &str, body: Value| {
+            if method == "GET" {
+                let items = [object("a", "1", Some("x")), object("b", "2", None)];
+                return (200, json!({"apiVersion": "v1", "kind": "ApiClientList", "metadata": {}, "items": items}));
+            }
+            assert_eq!((method, path), ("DELETE", format!("{CLIENTS}/b").as_str()));
+            assert_eq!(body["preconditions"]["uid"], "2");
+            (200, json!({"kind": "Status", "status": "Success", "code": 200}))
+        };
+        let by_id = |id: &str| Which { name: None, client_id: Some(id.into()) };
+        let answer = unregister(client(calls), "n", &by_id("2")).await.unwrap();
+        assert_eq!(answer.data, "apiclient.dcv-operator.io \"b\" deleted from n namespace\n");
+        let error = unregister(client(calls), "n", &by_id("1")).await.unwrap_err();
+        assert!(matches!(error, Error::NoSuchId { .. }), "{error:?}");
+    }
+}

@@ -1,0 +1,126 @@
+//! What can go wrong, in the words kubectl has for it.
+
+use std::error::Error as StdError;
+use std::fmt::Write;
+use std::io;
+
+use kube::core::Status;
+
+/// What stopped a command.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("cannot start")]
+    Runtime(#[source] io::Error),
+    #[error("cannot read the kubeconfig")]
+    Kubeconfig(#[source] Box<kube::config::KubeconfigError>),
+    #[error("found no cluster to connect to")]
+    InferConfig(#[source] Box<kube::config::InferConfigError>),
+    #[error("cannot use the kubeconfig")]
+    Client(#[source] Box<kube::Error>),
+    #[error("Unable to connect to the server")]
+    Request(#[source] Box<kube::Error>),
+    #[error("no client with id \"{client_id}\" in namespace \"{namespace}\"")]
+    NoSuchId { client_id: String, namespace: String },
+    #[error("cannot print")]
+    Output(#[source] io::Error),
+    #[error("cannot write YAML")]
+    Yaml(#[source] serde_saphyr::ser::Error),
+}
+
+impl From<kube::Error> for Error {
+    fn from(source: kube::Error) -> Self {
+        Self::Request(Box::new(source))
+    }
+}
+
+/// The error as one text for stderr, without a line end.
+pub(super) fn words(error: &Error) -> String {
+    match error {
+        Error::Request(source) => match source.as_ref() {
+            kube::Error::Api(status) => status_words(status),
+            other => format!("{error}: {}", causes(other)),
+        },
+        Error::NoSuchId { .. } => format!("error: {error}"),
+        Error::Runtime(source) | Error::Output(source) => format!("error: {error}: {source}"),
+        Error::Kubeconfig(source) => format!("error: {error}: {}", causes(source.as_ref())),
+        Error::InferConfig(source) => format!("error: {error}: {}", causes(source.as_ref())),
+        Error::Client(source) => format!("error: {error}: {}", causes(source.as_ref())),
+        Error::Yaml(source) => format!("error: {error}: {source}"),
+    }
+}
+
+/// The chain of causes, leaving out what has been said already.
+fn causes(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            let _ = write!(text, ": {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
+}
+
+// Source: `StandardErrorMessage` and `checkErr` in k8s.io/kubectl/pkg/cmd/util/helpers.go.
+fn status_words(status: &Status) -> String {
+    let reason = status.reason.as_str();
+    match (reason, &status.details) {
+        ("Unauthorized", _) => format!("error: You must be logged in to the server ({})", status.message),
+        ("Invalid", Some(details)) if !details.causes.is_empty() => {
+            let causes: Vec<_> =
+                details.causes.iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect();
+            let subject = format!("The {} \"{}\" is invalid: ", details.kind, details.name);
+            match causes.as_slice() {
+                [one] => subject + one,
+                many => many.iter().fold(subject, |text, cause| text + "\n* " + cause),
+            }
+        }
+        ("", _) => format!("Error from server: {}", status.message),
+        _ => format!("Error from server ({reason}): {}", status.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(status: Value) -> String {
+        words(&kube::Error::Api(Box::new(serde_json::from_value(status).unwrap())).into())
+    }
+
+    #[test]
+    fn errors_of_the_server_have_kubectls_words() {
+        assert_eq!(
+            of(json!({"reason": "NotFound", "code": 404, "message": "apiclients.dcv-operator.io \"a\" not found"})),
+            "Error from server (NotFound): apiclients.dcv-operator.io \"a\" not found"
+        );
+        assert_eq!(of(json!({"code": 500, "message": "etcd"})), "Error from server: etcd");
+        assert_eq!(
+            of(json!({"reason": "Unauthorized", "code": 401, "message": "Unauthorized"})),
+            "error: You must be logged in to the server (Unauthorized)"
+        );
+        let one = json!({"field": "spec.clientId", "message": "too long"});
+        let invalid = |causes: Value| {
+            let details = json!({"kind": "ApiClient", "name": "a", "causes": causes});
+            of(json!({"reason": "Invalid", "code": 422, "message": "…", "details": details}))
+        };
+        assert_eq!(invalid(json!([one])), "The ApiClient \"a\" is invalid: spec.clientId: too long");
+        assert_eq!(
+            invalid(json!([one, {"field": "spec.b", "message": "c"}])),
+            "The ApiClient \"a\" is invalid: \n* spec.clientId: too long\n* spec.b: c"
+        );
+    }
+
+    #[test]
+    fn other_errors_name_each_cause_once() {
+        let refused = kube::Error::Service(Box::new(io::Error::from(io::ErrorKind::ConnectionRefused)));
+        assert_eq!(words(&refused.into()), "Unable to connect to the server: ServiceError: connection refused");
+        let missing = Error::NoSuchId { client_id: "x".into(), namespace: "n".into() };
+        assert_eq!(words(&missing), "error: no client with id \"x\" in namespace \"n\"");
+    }
+}

@@ -1,0 +1,73 @@
+//! What `kubectl dcv` does: the things that a manifest alone cannot say.
+//!
+//! It acts with the rights of the person who calls it, and needs nothing in the cluster but our definitions. Data goes to
+//! stdout, talk and errors to stderr, in kubectl's words.
+
+mod args;
+mod clients;
+mod connection;
+mod error;
+mod table;
+
+use std::ffi::OsString;
+use std::io;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::Args;
+use args::ClientsCommand;
+use args::Command;
+use error::Error;
+
+/// What a command has to say once it is done.
+#[derive(Debug, Default, PartialEq)]
+struct Answer {
+    /// Data, for stdout.
+    data: String,
+    /// Remarks, for stderr.
+    talk: String,
+}
+
+/// Runs the command line `arguments`, the program's name first: 0 when done, 1 when it failed, 2 when it is not understood.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let args = match Args::try_parse_from(arguments) {
+        Ok(args) => args,
+        Err(help_or_error) => {
+            let code = u8::try_from(help_or_error.exit_code()).unwrap_or(2);
+            // There is nobody left to tell when this cannot be printed.
+            let _ = help_or_error.print();
+            return ExitCode::from(code);
+        }
+    };
+    // An error only when there is one already, which is as good.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let done = runtime.map_err(Error::Runtime).and_then(|runtime| runtime.block_on(answer(args)));
+    match done.and_then(|answer| print(&answer)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "{}", error::words(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn answer(args: Args) -> Result<Answer, Error> {
+    let Args { connection, command } = args;
+    let (client, namespace) = connection::client(&connection).await?;
+    match command {
+        Command::Clients(ClientsCommand::Register(registration)) => {
+            clients::register(client, &namespace, &registration).await
+        }
+        Command::Clients(ClientsCommand::List(selection)) => clients::list(client, &namespace, &selection).await,
+        Command::Clients(ClientsCommand::Unregister(which)) => clients::unregister(client, &namespace, &which).await,
+    }
+}
+
+fn print(answer: &Answer) -> Result<(), Error> {
+    io::stderr().write_all(answer.talk.as_bytes()).map_err(Error::Output)?;
+    let mut out = io::stdout().lock();
+    out.write_all(answer.data.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
+}
