@@ -14,6 +14,7 @@ pub mod api;
 pub mod broker;
 pub mod cli;
 pub mod cluster;
+pub mod controller;
 pub mod permissions;
 pub mod placement;
 pub mod plugin;
