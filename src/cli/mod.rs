@@ -143,10 +143,10 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
                 Ok(crate::controller::run(args.settings(namespace, health_address), client).await?)
             })
         }
-        Role::Broker { common: Common { namespace, kubeconfig, health_address: _, logs }, args } => {
+        Role::Broker { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
             start(&logs, async move {
                 let client = cluster::client(names::BROKER, kubeconfig.as_deref()).await?;
-                Ok(crate::broker::run(args.settings(namespace), client).await?)
+                Ok(crate::broker::run(args.settings(namespace, health_address), client).await?)
             })
         }
         Role::FakeHost { logs, args } => serve(&logs, args.run()),
