@@ -105,7 +105,7 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
         end.await;
         tell_ready.send_replace(false);
         handle.graceful_shutdown(Some(DRAIN_TIMEOUT));
-        std::future::pending().await
+        std::future::pending::<()>().await;
     };
     tokio::select! {
         result = server.serve(router(app).into_make_service()) => result.map_err(Error::Serve),
