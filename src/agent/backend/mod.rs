@@ -3,6 +3,8 @@
 //! A backend knows the host and nothing of Kubernetes. Everything above this trait works the same with each of them, and
 //! one shared contract test runs against each.
 
+pub mod contract;
+pub mod fake;
 pub mod vnc;
 
 use std::future::Future;
@@ -133,6 +135,8 @@ pub struct Description {
     pub endpoints: Vec<Endpoint>,
     /// Facts that replace the ones read from the host the agent runs on; for hosts that are made up.
     pub host: Option<Host>,
+    /// Id of the host's boot, where the host is not the machine the agent runs on; absent: that machine's.
+    pub boot_id: Option<String>,
     /// Tags beside those of the tag files.
     pub tags: std::collections::BTreeMap<String, String>,
     /// Why no session can be created now; absent: it can.

@@ -1,0 +1,296 @@
+//! `dcv-operator agent`: the agent of one server, or of many made-up ones.
+
+use std::fs;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use clap::ValueEnum;
+use jiff::Timestamp;
+use prometheus_client::registry::Registry;
+use regex::Regex;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::agent;
+use crate::agent::Settings;
+use crate::agent::Watched;
+use crate::agent::backend::fake::Fake;
+use crate::agent::backend::vnc::VncBackend;
+use crate::agent::backend::vnc::VncSettings;
+use crate::agent::backend::vnc::owner_pattern;
+use crate::api::names;
+use crate::cluster;
+use crate::telemetry;
+
+/// What the files of `--kubeconfig-dir` are called, after the server's name.
+const KUBECONFIG_EXTENSION: &str = "kubeconfig";
+/// The most servers of one process: each has connections of its own.
+const MAX_SERVERS: usize = 100;
+/// How much longer than the vnc backend the agent waits, so that the backend's own words are heard.
+const BACKEND_SLACK: Duration = Duration::from_secs(5);
+/// How often it is looked whether every agent has made its first pass.
+const READY_POLL: Duration = Duration::from_millis(250);
+
+/// Flags of the agent.
+#[derive(Args, Clone, Debug)]
+pub struct AgentArgs {
+    /// Name of the server: its Node's, or for a host outside the cluster `host-` and a name
+    #[arg(long, env = "NODE_NAME", value_name = "NAME", required_unless_present = "kubeconfig_dir")]
+    server_name: Option<String>,
+    /// What runs the sessions
+    #[arg(long, env = "DCV_BACKEND", value_enum)]
+    backend: BackendName,
+    /// Folder with one file `SERVER.kubeconfig` for each of up to 100 made-up servers, which this process serves all (fake only)
+    #[arg(long, env = "DCV_KUBECONFIG_DIR", value_name = "DIR", conflicts_with = "server_name")]
+    kubeconfig_dir: Option<PathBuf>,
+    /// Socket of the `fake-host` process (fake only)
+    #[arg(long, env = "DCV_FAKE_HOST", value_name = "SOCKET", required_if_eq("backend", "fake"))]
+    fake_host: Option<PathBuf>,
+    /// Folder for the lock, the certificate and what is known of running sessions; must not outlive the host's boot
+    #[arg(long, env = "DCV_STATE_FOLDER", value_name = "DIR", default_value = "/run/dcv-operator")]
+    state_folder: PathBuf,
+    /// Where the agent serves HTTPS; port 0: any free one
+    #[arg(long, env = "DCV_HTTPS_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:8444")]
+    https_address: SocketAddr,
+    /// Address that clients and brokers are told; the first that is not a loopback one by default
+    #[arg(long, env = "DCV_ADVERTISE_ADDRESS", value_name = "IP")]
+    advertise_address: Option<IpAddr>,
+    /// Folder of the programs that sessions may name as `initFile`
+    #[arg(
+        long,
+        env = "DCV_INIT_FOLDER",
+        value_name = "DIR",
+        default_value = "/var/lib/dcv-session-manager-agent/init"
+    )]
+    init_folder: PathBuf,
+    /// Folder of the programs that sessions may name as `autorunFile`
+    #[arg(
+        long,
+        env = "DCV_AUTORUN_FOLDER",
+        value_name = "DIR",
+        default_value = "/var/lib/dcv-session-manager-agent/autorun"
+    )]
+    autorun_folder: PathBuf,
+    /// Folder of `*.toml` files with the host's tags (not for fake, whose tags are the fleet's)
+    #[arg(long, env = "DCV_TAGS_FOLDER", value_name = "DIR", default_value = "/etc/dcv-session-manager-agent/tags")]
+    tags_folder: PathBuf,
+    /// Most virtual sessions at once; -1: no limit. By default -1, with fake as the fleet says
+    #[arg(long, env = "DCV_MAX_VIRTUAL_SESSIONS", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..=100_000))]
+    max_virtual_sessions: Option<i32>,
+    /// Most virtual sessions of one owner at once; -1: no limit. By default 1, with fake as the fleet says
+    #[arg(long, env = "DCV_MAX_CONCURRENT_SESSIONS_PER_USER", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..=100_000))]
+    max_concurrent_sessions_per_user: Option<i32>,
+    /// Lowest uid that may own a session; root never may
+    #[arg(long, env = "DCV_MIN_UID", value_name = "UID", default_value_t = 1000)]
+    min_uid: u32,
+    /// Regular expression that the whole name of an owner must match
+    #[arg(long, env = "DCV_OWNER_PATTERN", value_name = "REGEX", value_parser = owner_pattern)]
+    owner_pattern: Option<Regex>,
+    /// How long a session may take to accept clients
+    #[arg(long, env = "DCV_CREATE_TIMEOUT_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    create_timeout_seconds: u64,
+    /// How often the host's facts are read, in seconds
+    #[arg(long, env = "DCV_BROKER_UPDATE_INTERVAL", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=120))]
+    broker_update_interval: u64,
+    /// Words before commands that look up names, such as `chroot /host`
+    #[arg(
+        long,
+        env = "DCV_HOST_COMMAND_PREFIX",
+        value_name = "COMMAND",
+        default_value = "",
+        hide_default_value = true
+    )]
+    host_command_prefix: String,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum BackendName {
+    /// Desktops of TigerVNC, served to browsers by the agent
+    Vnc,
+    /// Made-up hosts, for tests
+    Fake,
+}
+
+impl AgentArgs {
+    /// Runs the agents until one cannot go on.
+    ///
+    /// # Errors
+    /// Why not.
+    pub async fn run(
+        self,
+        namespace: String,
+        kubeconfig: Option<PathBuf>,
+        health_address: SocketAddr,
+    ) -> anyhow::Result<()> {
+        let mut tasks = JoinSet::new();
+        let mut views = Vec::new();
+        for (server_name, kubeconfig) in self.servers(kubeconfig)? {
+            let settings = self.settings(server_name, &namespace, kubeconfig);
+            let view = Arc::new(Watched::new(settings.clock));
+            views.push(view.clone());
+            tasks.spawn(self.clone().run_one(settings, view));
+        }
+        let (ready, is_ready) = watch::channel(false);
+        tasks.spawn(async move {
+            telemetry::health::serve(health_address, is_ready, Arc::new(Registry::default()))
+                .await
+                .with_context(|| format!("failed to serve health on {health_address}"))
+        });
+        let became_ready = async {
+            while !views.iter().all(|view| view.is_ready()) {
+                tokio::time::sleep(READY_POLL).await;
+            }
+            ready.send_replace(true);
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = tasks.join_next() => ended.context("an agent has ended")?.context("an agent broke")?,
+            never = became_ready => never,
+        }
+    }
+
+    async fn run_one(self, settings: Settings, view: Arc<Watched>) -> anyhow::Result<()> {
+        let client = cluster::client(names::AGENT, settings.kubeconfig.as_deref()).await?;
+        let lock = agent::acquire_lock(&settings).await?;
+        match self.backend {
+            BackendName::Fake => {
+                let socket = self.fake_host.context("--fake-host is missing")?;
+                let backend = Fake::new(&socket, &settings.server_name);
+                agent::run(settings, client, backend, view, lock).await?;
+            }
+            BackendName::Vnc => {
+                let backend = VncBackend::open(self.vnc_settings(&settings)?, view.clone()).await?;
+                agent::run(settings, client, backend, view, lock).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of the servers, and the kubeconfig of each.
+    fn servers(&self, kubeconfig: Option<PathBuf>) -> anyhow::Result<Vec<(String, Option<PathBuf>)>> {
+        let Some(folder) = &self.kubeconfig_dir else {
+            let name = self.server_name.clone().context("--server-name is missing")?;
+            return Ok(vec![(name, kubeconfig)]);
+        };
+        anyhow::ensure!(self.backend == BackendName::Fake, "--kubeconfig-dir is for --backend fake");
+        anyhow::ensure!(self.https_address.port() == 0, "--kubeconfig-dir needs a port 0 in --https-address");
+        let servers = kubeconfigs(folder)?;
+        anyhow::ensure!(!servers.is_empty(), "there is no *.{KUBECONFIG_EXTENSION} in {}", folder.display());
+        anyhow::ensure!(servers.len() <= MAX_SERVERS, "{} has more than {MAX_SERVERS} kubeconfigs", folder.display());
+        Ok(servers)
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "the one place where the agent's clock is chosen")]
+    fn settings(&self, server_name: String, namespace: &str, kubeconfig: Option<PathBuf>) -> Settings {
+        let is_fake = self.backend == BackendName::Fake;
+        let timeout = Duration::from_secs(self.create_timeout_seconds);
+        Settings {
+            server_name,
+            namespace: namespace.to_owned(),
+            kubeconfig,
+            state_folder: self.state_folder.clone(),
+            https_address: self.https_address,
+            advertise_address: self.advertise_address,
+            tags_folder: (!is_fake).then(|| self.tags_folder.clone()),
+            max_virtual_sessions: self.max_virtual_sessions.or((!is_fake).then_some(-1)),
+            max_concurrent_sessions_per_user: self.max_concurrent_sessions_per_user.or((!is_fake).then_some(1)),
+            owner_pattern: self.owner_pattern.clone(),
+            create_timeout: if is_fake { timeout } else { timeout + BACKEND_SLACK },
+            update_interval: Duration::from_secs(self.broker_update_interval),
+            clock: Timestamp::now,
+        }
+    }
+
+    fn vnc_settings(&self, settings: &Settings) -> anyhow::Result<VncSettings> {
+        let program = std::env::current_exe().context("failed to find our own program")?;
+        Ok(VncSettings {
+            state_folder: self.state_folder.clone(),
+            init_folder: self.init_folder.clone(),
+            autorun_folder: self.autorun_folder.clone(),
+            min_uid: self.min_uid,
+            owner_pattern: self.owner_pattern.clone(),
+            // The agent admits, by the limits an administrator may have changed on the server.
+            max_virtual_sessions: -1,
+            max_concurrent_sessions_per_user: -1,
+            create_timeout: Duration::from_secs(self.create_timeout_seconds),
+            host_command_prefix: self.host_command_prefix.split_whitespace().map(str::to_owned).collect(),
+            ..VncSettings::new(&settings.server_name, program)
+        })
+    }
+}
+
+fn kubeconfigs(folder: &Path) -> anyhow::Result<Vec<(String, Option<PathBuf>)>> {
+    let read = || format!("failed to read {}", folder.display());
+    let mut servers = Vec::new();
+    for entry in fs::read_dir(folder).with_context(read)? {
+        let path = entry.with_context(read)?.path();
+        if path.extension().is_some_and(|extension| extension == KUBECONFIG_EXTENSION)
+            && let Some(name) = path.file_stem().and_then(|name| name.to_str())
+        {
+            servers.push((name.to_owned(), Some(path)));
+        }
+    }
+    servers.sort();
+    Ok(servers)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser, Debug)]
+    struct Cli {
+        #[command(flatten)]
+        args: AgentArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<AgentArgs, String> {
+        let parsed = Cli::try_parse_from(["agent"].iter().chain(flags));
+        parsed.map(|cli| cli.args).map_err(|error| error.to_string())
+    }
+
+    fn settings(flags: &[&str]) -> Settings {
+        parse(flags).unwrap().settings("host-1".into(), "dcv-system", None)
+    }
+
+    #[test]
+    fn limits_default_to_the_documented_ones_and_with_fake_to_the_fleets() {
+        let vnc = settings(&["--backend", "vnc", "--server-name", "host-1"]);
+        assert_eq!((vnc.max_virtual_sessions, vnc.max_concurrent_sessions_per_user), (Some(-1), Some(1)));
+        let fake = settings(&["--backend", "fake", "--fake-host", "s", "--server-name", "host-1"]);
+        assert_eq!((fake.max_virtual_sessions, fake.max_concurrent_sessions_per_user), (None, None));
+        assert_eq!(fake.tags_folder, None);
+    }
+
+    #[test]
+    fn bad_flags_are_refused() {
+        assert!(parse(&["--backend", "fake", "--server-name", "a"]).unwrap_err().contains("--fake-host"));
+        assert!(parse(&["--backend", "vnc", "--server-name", "a", "--max-virtual-sessions", "-2"]).is_err());
+        assert!(parse(&["--backend", "vnc", "--server-name", "a", "--owner-pattern", "("]).is_err());
+    }
+
+    #[test]
+    fn the_pattern_is_for_the_whole_name() {
+        let pattern = settings(&["--backend", "vnc", "--server-name", "a", "--owner-pattern", "a|b"]).owner_pattern;
+        let pattern = pattern.unwrap();
+        assert!(pattern.is_match("a") && !pattern.is_match("ab"));
+    }
+
+    #[test]
+    fn each_kubeconfig_of_a_folder_is_a_server() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["host-2.kubeconfig", "host-1.kubeconfig", "host-1.token"] {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
+        let names: Vec<_> = kubeconfigs(folder.path()).unwrap().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["host-1", "host-2"]);
+    }
+}
