@@ -7,13 +7,22 @@ pub mod fake_host;
 pub mod session_host;
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 
+use anyhow::Context;
+use clap::Args;
 use clap::Parser;
 use clap::Subcommand;
+use clap::ValueEnum;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
 
 use crate::api;
+use crate::telemetry;
+use agent::AgentArgs;
+use fake_host::FakeHostArgs;
 use session_host::SessionHostArgs;
 
 /// Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
@@ -34,8 +43,63 @@ pub enum Role {
         #[arg(long, value_name = "FOLDER")]
         output: Option<PathBuf>,
     },
+    /// Run the sessions that are bound to a server
+    Agent {
+        /// The flags of every role that talks to the API server.
+        #[command(flatten)]
+        common: Common,
+        /// The agent's own flags.
+        #[command(flatten)]
+        args: Box<AgentArgs>,
+    },
+    /// Hold the sessions of made-up hosts, for tests
+    FakeHost {
+        /// How to log.
+        #[command(flatten)]
+        logs: Logs,
+        /// Its own flags.
+        #[command(flatten)]
+        args: FakeHostArgs,
+    },
+    /// Run one session of the vnc backend; started by the agent
     #[command(hide = true)]
     SessionHost(SessionHostArgs),
+}
+
+/// Flags of every role that talks to the API server.
+#[derive(Args, Clone, Debug)]
+pub struct Common {
+    /// Namespace the operator is installed in
+    #[arg(long, env = "DCV_NAMESPACE", default_value = "dcv-system")]
+    pub namespace: String,
+    /// File that says how to reach the API server; in a pod its own account by default
+    #[arg(long, env = "DCV_KUBECONFIG", value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Where health and metrics are served
+    #[arg(long, env = "DCV_HEALTH_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    pub health_address: SocketAddr,
+    /// How to log.
+    #[command(flatten)]
+    pub logs: Logs,
+}
+
+/// How to log.
+#[derive(Args, Clone, Debug)]
+pub struct Logs {
+    /// What is logged: a level, or a filter such as `info,kube=debug`
+    #[arg(long, env = "DCV_LOG_LEVEL", default_value = "info")]
+    log_level: String,
+    /// How log lines look
+    #[arg(long, env = "DCV_LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum LogFormat {
+    /// One JSON record a line
+    Json,
+    /// For people
+    Text,
 }
 
 /// Runs what the command line asks for until it is done.
@@ -46,8 +110,30 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
     match cli.role {
         Role::Crds { output: None } => Ok(api::print_crds(io::stdout())?),
         Role::Crds { output: Some(folder) } => write_crds(&folder),
+        Role::Agent { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
+            serve(&logs, args.run(namespace, kubeconfig, health_address))
+        }
+        Role::FakeHost { logs, args } => serve(&logs, args.run()),
         Role::SessionHost(args) => args.run(),
     }
+}
+
+/// Logs as told and runs a role until it ends or the process is asked to stop.
+fn serve(logs: &Logs, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let format = match logs.log_format {
+        LogFormat::Json => telemetry::Format::Json,
+        LogFormat::Text => telemetry::Format::Text,
+    };
+    telemetry::init(&logs.log_level, format)?;
+    let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
+        tokio::select! {
+            ended = role => ended,
+            _ = terminate.recv() => Ok(()),
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        }
+    })
 }
 
 fn write_crds(folder: &Path) -> anyhow::Result<()> {
