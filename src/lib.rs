@@ -11,10 +11,13 @@
 
 pub mod agent;
 pub mod api;
+pub mod broker;
 pub mod cli;
 pub mod cluster;
+pub mod controller;
 pub mod permissions;
 pub mod placement;
 pub mod plugin;
 pub mod telemetry;
 pub mod token;
+pub mod wire;

@@ -33,6 +33,7 @@ use tokio::sync::MutexGuard;
 
 use crate::audit::Audit;
 use crate::eventually;
+use crate::fake_host::FakeHost;
 use crate::rest::Rest;
 use crate::role::Role;
 use crate::seconds;
@@ -125,6 +126,11 @@ impl Stand {
     /// The process of a role, such as `agent-1`.
     pub fn role(&self, label: &str) -> Role {
         Role::new(&self.folder(), label)
+    }
+
+    /// What runs the sessions of the made-up servers.
+    pub fn fake_host(&self) -> FakeHost {
+        FakeHost::new(&self.folder().join("fake-host-1.sock"))
     }
 
     /// What the API server writes down of requests.

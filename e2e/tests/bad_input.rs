@@ -136,8 +136,8 @@ fn sign<C: Claims>(claims: &C, keys: &KeySet) -> String {
     token::sign(claims, keys.signer(now()).expect("a key signs now")).expect("claims can be signed")
 }
 
-/// What an agent answers to a browser without a cookie.
-async fn ask_agent(base: &str, path: &str, is_socket: bool) -> u16 {
+/// What an agent answers to somebody without a cookie; the token is in the address, or a bridge's in a header.
+async fn ask_agent(base: &str, path: &str, bearer: Option<&str>, is_socket: bool) -> u16 {
     let http = reqwest::Client::builder()
         .tls_danger_accept_invalid_certs(true) // its own; brokers pin it
         .redirect(reqwest::redirect::Policy::none())
@@ -146,6 +146,9 @@ async fn ask_agent(base: &str, path: &str, is_socket: bool) -> u16 {
         .build()
         .expect("a client");
     let mut request = http.get(format!("{base}{path}"));
+    if let Some(token) = bearer {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
     if is_socket {
         request = request
             .header("Connection", "Upgrade")
@@ -195,17 +198,17 @@ async fn the_agent_lets_in_only_a_connection_token_of_this_session_and_time() {
     let (body, signature) = good.rsplit_once('.').expect("a token has three parts");
     let changed = format!("{body}.{}{}", if signature.starts_with('A') { "B" } else { "A" }, &signature[1..]);
 
-    assert_eq!(ask_agent(&base, &format!("{path}?authToken={good}"), false).await, 303);
-    assert_eq!(ask_agent(&base, &format!("{socket}?authToken={good}"), true).await, 101);
+    assert_eq!(ask_agent(&base, &format!("{path}?authToken={good}"), None, false).await, 303);
+    assert_eq!(ask_agent(&base, &format!("{socket}?authToken={good}"), None, true).await, 101);
     let same = forge(&|_| ());
     assert_eq!(
-        ask_agent(&base, &format!("{path}?authToken={same}"), false).await,
+        ask_agent(&base, &format!("{path}?authToken={same}"), None, false).await,
         303,
         "forged tokens are well formed"
     );
-    assert_eq!(ask_agent(&base, &path, false).await, 401);
-    assert_eq!(ask_agent(&base, &page, false).await, 401);
-    assert_eq!(ask_agent(&base, &socket, true).await, 401);
+    assert_eq!(ask_agent(&base, &path, None, false).await, 401);
+    assert_eq!(ask_agent(&base, &page, None, false).await, 401);
+    assert_eq!(ask_agent(&base, &socket, None, true).await, 401);
     for (what, token) in [
         ("nonsense", "nonsense".to_owned()),
         ("a changed signature", changed),
@@ -217,27 +220,36 @@ async fn the_agent_lets_in_only_a_connection_token_of_this_session_and_time() {
         ("a session that is not there", forge(&|claims| claims.session_id = uuid::Uuid::new_v4().to_string())),
         ("an access token", rest.token().to_owned()),
         ("an agent token", sign(&agent_token, &signing_keys(&stand, Kind::Agent).await)),
-        ("a user without rights", text(&stranger)),
     ] {
         for (path, is_socket) in [(&path, false), (&page, false), (&socket, true)] {
-            let status = ask_agent(&base, &format!("{path}?authToken={token}"), is_socket).await;
+            let status = ask_agent(&base, &format!("{path}?authToken={token}"), None, is_socket).await;
             assert_eq!(status, 403, "{what} at {path}");
         }
     }
+    // A genuine token of somebody the session's permissions do not name opens no page.
+    assert_eq!(ask_agent(&base, &page, Some(&text(&stranger)), false).await, 403);
     let theirs = text(&theirs);
-    assert_eq!(ask_agent(&base, &format!("{page}?authToken={theirs}"), false).await, 403, "another session's token");
-    assert_eq!(ask_agent(&base, &format!("{socket}?authToken={theirs}"), true).await, 403, "another session's token");
+    assert_eq!(
+        ask_agent(&base, &format!("{page}?authToken={theirs}"), None, false).await,
+        403,
+        "another session's token"
+    );
+    assert_eq!(
+        ask_agent(&base, &format!("{socket}?authToken={theirs}"), None, true).await,
+        403,
+        "another session's token"
+    );
 
     // Revoked: what was given out before this time is refused, what comes after is not.
     let from = jiff::Timestamp::from_second(second + 1).expect("a time");
     sessions.patch("mine", &json!({"tokensValidFrom": from.to_string()})).await;
     e2e::eventually("the token to be revoked", seconds(10), async || {
-        let status = ask_agent(&base, &format!("{path}?authToken={good}"), false).await;
+        let status = ask_agent(&base, &format!("{path}?authToken={good}"), None, false).await;
         if status == 403 { Ok(()) } else { Err(status.to_string()) }
     })
     .await;
     let later = forge(&|claims| claims.iat = second + 2);
-    assert_eq!(ask_agent(&base, &format!("{path}?authToken={later}"), false).await, 303);
+    assert_eq!(ask_agent(&base, &format!("{path}?authToken={later}"), None, false).await, 303);
     sessions.delete_namespace().await;
 }
 

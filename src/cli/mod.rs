@@ -3,6 +3,8 @@
 //! The only place that reads flags and the environment. Every role takes its own `Settings`; nobody below sees raw text.
 
 pub mod agent;
+pub mod broker;
+pub mod controller;
 pub mod fake_host;
 pub mod session_host;
 
@@ -20,8 +22,12 @@ use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
 use crate::api;
+use crate::api::names;
+use crate::cluster;
 use crate::telemetry;
 use agent::AgentArgs;
+use broker::BrokerArgs;
+use controller::ControllerArgs;
 use fake_host::FakeHostArgs;
 use session_host::SessionHostArgs;
 
@@ -42,6 +48,24 @@ pub enum Role {
         /// Write one file a kind into this folder instead of printing them
         #[arg(long, value_name = "FOLDER")]
         output: Option<PathBuf>,
+    },
+    /// Place sessions, watch servers, keep signing keys
+    Controller {
+        /// The flags of every role that talks to the API server.
+        #[command(flatten)]
+        common: Common,
+        /// The controller's own flags.
+        #[command(flatten)]
+        args: Box<ControllerArgs>,
+    },
+    /// Serve the Session Manager REST API
+    Broker {
+        /// The flags of every role that talks to the API server.
+        #[command(flatten)]
+        common: Common,
+        /// The broker's own flags.
+        #[command(flatten)]
+        args: Box<BrokerArgs>,
     },
     /// Run the sessions that are bound to a server
     Agent {
@@ -113,20 +137,36 @@ pub fn run(cli: Cli) -> anyhow::Result<()> {
         Role::Agent { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
             serve(&logs, args.run(namespace, kubeconfig, health_address))
         }
+        Role::Controller { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
+            start(&logs, async move {
+                let client = cluster::client(names::CONTROLLER, kubeconfig.as_deref()).await?;
+                Ok(crate::controller::run(args.settings(namespace, health_address), client).await?)
+            })
+        }
+        Role::Broker { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
+            start(&logs, async move {
+                let client = cluster::client(names::BROKER, kubeconfig.as_deref()).await?;
+                Ok(crate::broker::run(args.settings(namespace, health_address), client).await?)
+            })
+        }
         Role::FakeHost { logs, args } => serve(&logs, args.run()),
         Role::SessionHost(args) => args.run(),
     }
 }
 
-/// Logs as told and runs a role until it ends or the process is asked to stop.
-fn serve(logs: &Logs, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+/// Logs as told and runs a role until it ends. The role listens for signals itself.
+fn start(logs: &Logs, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let format = match logs.log_format {
         LogFormat::Json => telemetry::Format::Json,
         LogFormat::Text => telemetry::Format::Text,
     };
     telemetry::init(&logs.log_level, format)?;
-    let runtime = tokio::runtime::Runtime::new().context("failed to start the runtime")?;
-    runtime.block_on(async {
+    tokio::runtime::Runtime::new().context("failed to start the runtime")?.block_on(role)
+}
+
+/// As [`start`], for a role that has nothing to do at its end: it is stopped where it is.
+fn serve(logs: &Logs, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    start(logs, async {
         let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
         tokio::select! {
             ended = role => ended,

@@ -73,9 +73,10 @@ impl Error {
     }
 
     /// Whether the API server said for sure that it did not do it. Not so for a lost answer, an error on its side, or a
-    /// conflict: the client repeats calls, so the conflict can be with our own success.
+    /// conflict: the client repeats calls, so the conflict can be with our own success, and "too many requests" can be
+    /// the answer to a repetition.
     pub fn is_refusal(&self) -> bool {
-        self.status().is_some_and(|status| (400..500).contains(&status.code) && status.code != 409)
+        self.status().is_some_and(|status| (400..500).contains(&status.code) && ![409, 429].contains(&status.code))
     }
 
     /// What helps.

@@ -10,7 +10,12 @@ use http_body_util::Full;
 use kube::Client;
 use serde_json::Value;
 
-/// A client whose calls are answered by `answer`. An answer of status 0 is a lost one: the call fails without a word.
+/// Status of an answer that is lost: the call fails without a word.
+pub const LOST: u16 = 0;
+/// Status of an answer that never comes, as of a watch in which nothing happens.
+pub const NEVER: u16 = 1;
+
+/// A client whose calls are answered by `answer`.
 pub fn client(answer: impl FnMut(&str, &str, &Value) -> (u16, Value) + Send + 'static) -> Client {
     let answer = Arc::new(Mutex::new(answer));
     let service = tower::service_fn(move |request: Request<kube::client::Body>| {
@@ -19,8 +24,10 @@ pub fn client(answer: impl FnMut(&str, &str, &Value) -> (u16, Value) + Send + 's
             let (parts, body) = request.into_parts();
             let body = serde_json::from_slice(&body.collect_bytes().await?).unwrap_or(Value::Null);
             let (code, value) = answer.lock().unwrap()(parts.method.as_str(), &parts.uri.to_string(), &body);
-            if code == 0 {
-                return Err(tower::BoxError::from("the connection broke"));
+            match code {
+                LOST => return Err(tower::BoxError::from("the connection broke")),
+                NEVER => std::future::pending().await,
+                _ => {}
             }
             let body = Full::<Bytes>::from(serde_json::to_vec(&value)?);
             Ok(Response::builder().status(code).body(body)?)

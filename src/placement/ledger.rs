@@ -103,19 +103,13 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters or updates a server. Whether anything changed.
+    /// Enters or updates a server. Whether anything changed that decides what fits: its load, which changes all the
+    /// time, does not.
     pub fn set_server(&mut self, candidate: Candidate) -> bool {
-        match self.servers.get_mut(&candidate.name) {
-            Some(known) if *known == candidate => false,
-            Some(known) => {
-                *known = candidate;
-                true
-            }
-            None => {
-                self.servers.insert(candidate.name.clone(), candidate);
-                true
-            }
-        }
+        let differs = |known: &Candidate| Candidate { load: known.load, ..candidate.clone() } != *known;
+        let changed = self.servers.get(&candidate.name).is_none_or(differs);
+        self.servers.insert(candidate.name.clone(), candidate);
+        changed
     }
 
     /// Takes a server out. Its sessions stay known.

@@ -1,11 +1,13 @@
 //! Log lines on standard error: JSON, one record a line, or text for people.
 
 use std::fmt;
-use std::io::Write;
+use std::fmt::Write as _;
+use std::io::Write as _;
 
 use serde_json::Map;
 use serde_json::Value;
 use tracing::Event;
+use tracing::Metadata;
 use tracing::Subscriber;
 use tracing::field::Field;
 use tracing::field::Visit;
@@ -37,7 +39,7 @@ pub fn init(level: &str, format: Format) -> Result<(), InitError> {
     let filter = EnvFilter::try_new(level).map_err(InitError::Level)?;
     let registry = tracing_subscriber::registry().with(filter);
     match format {
-        Format::Json => registry.with(Json).try_init(),
+        Format::Json => registry.with(Json { out: Out::Stderr }).try_init(),
         Format::Text => {
             registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false)).try_init()
         }
@@ -57,7 +59,16 @@ pub enum InitError {
 }
 
 /// Writes records as JSON. Fields of the spans around an event are part of its record.
-struct Json;
+struct Json {
+    out: Out,
+}
+
+/// Where records go.
+enum Out {
+    Stderr,
+    #[cfg(test)]
+    Kept(std::sync::Arc<std::sync::Mutex<Vec<String>>>),
+}
 
 /// The fields of one span.
 struct Fields(Map<String, Value>);
@@ -80,22 +91,34 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut own = Fields(Map::new());
         event.record(&mut own);
-        let mut line = Map::new();
-        line.insert("ts".to_owned(), timestamp().into());
-        line.insert("level".to_owned(), event.metadata().level().as_str().to_ascii_lowercase().into());
-        line.insert("msg".to_owned(), own.0.remove("message").unwrap_or_default());
-        line.insert("logger".to_owned(), event.metadata().target().into());
+        let message = own.0.remove("message").unwrap_or_default();
+        let mut fields = Map::new();
         for span in context.event_scope(event).into_iter().flat_map(tracing_subscriber::registry::Scope::from_root) {
-            if let Some(fields) = span.extensions().get::<Fields>() {
-                line.extend(fields.0.clone());
+            if let Some(of_span) = span.extensions().get::<Fields>() {
+                fields.extend(of_span.0.clone());
             }
         }
-        line.extend(own.0);
-        let mut text = Value::Object(line).to_string();
-        text.push('\n');
-        // A record in one write, so that records of several threads do not mix. Nobody can be told when it fails.
-        let _ = std::io::stderr().lock().write_all(text.as_bytes());
+        fields.extend(own.0);
+        let text = line(event.metadata(), &timestamp(), &message, fields);
+        match &self.out {
+            // A record in one write, so that records of several threads do not mix. Nobody can be told when it fails.
+            Out::Stderr => drop(std::io::stderr().lock().write_all(text.as_bytes())),
+            #[cfg(test)]
+            Out::Kept(lines) => lines.lock().unwrap().push(text),
+        }
     }
+}
+
+/// One record. What a person looks for first, first.
+fn line(metadata: &Metadata<'_>, time: &str, message: &Value, fields: Map<String, Value>) -> String {
+    let level = metadata.level().as_str().to_ascii_lowercase();
+    let mut text = format!(r#"{{"ts":"{time}","level":"{level}","msg":{message},"logger":"{}""#, metadata.target());
+    for (name, value) in fields {
+        // Writing to text cannot fail.
+        let _ = write!(text, ",{}:{value}", Value::from(name));
+    }
+    text.push_str("}\n");
+    text
 }
 
 #[expect(clippy::disallowed_methods, reason = "a log line carries the real time, whatever clock its component runs on")]
@@ -144,6 +167,27 @@ impl Visit for Fields {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_is_one_line_of_json_with_its_spans_and_causes() {
+        let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let layer = Json { out: Out::Kept(std::sync::Arc::clone(&lines)) };
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+            let _span = tracing::info_span!("pass", session = "team/a").entered();
+            let error = InitError::Level(EnvFilter::try_new("no=such=level").unwrap_err());
+            tracing::warn!(count = 2, error = &error as &dyn std::error::Error, "Two \"words\"");
+        });
+        let line = lines.lock().unwrap().remove(0);
+        assert!(line.starts_with(r#"{"ts":""#) && line.ends_with("}\n"), "{line}");
+        let mut record: Map<String, Value> = serde_json::from_str(&line).unwrap();
+        record.remove("ts");
+        let cause = record.remove("err").unwrap();
+        assert!(cause.as_str().unwrap().starts_with("the log level is not a level or filter: "), "{cause}");
+        let expected = serde_json::json!({
+            "level": "warn", "msg": "Two \"words\"", "logger": module_path!(), "session": "team/a", "count": 2,
+        });
+        assert_eq!(Value::Object(record), expected);
+    }
 
     #[test]
     fn a_bad_level_is_refused() {

@@ -14,6 +14,7 @@
 
 mod account;
 mod launch;
+mod log;
 mod pages;
 mod process;
 mod proxy;
@@ -319,6 +320,9 @@ impl Inner {
             }
         }
         self.check_room(&order.owner)?;
+        if self.stop.is_cancelled() {
+            return Err(CreateError::Failed("the agent is going down".into()));
+        }
         let folder = Folder(self.folder.join(&order.id));
         let failed =
             |error: std::io::Error| CreateError::Failed(format!("the session's folder cannot be made: {error}"));

@@ -12,7 +12,6 @@ use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::io;
-use std::io::Seek;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::DirBuilderExt;
@@ -52,6 +51,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::account::Account;
 use super::launch::SEARCH_PATH;
+use super::log::Log;
+use super::log::Source;
 use super::process;
 use super::process::INSTANCE_VARIABLE;
 use super::process::ProcessId;
@@ -67,10 +68,6 @@ const X_SERVER_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_CLIENT_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks for the first X client: nothing tells us of it.
 const FIRST_CLIENT_TICK: Duration = Duration::from_millis(10);
-/// Size at which the log starts anew.
-const LOG_BYTES_MAX: u64 = 1 << 20;
-/// How much of the log's end is told when a program fails.
-const LOG_TAIL_BYTES: usize = 600;
 /// Entry of a cookie file for any host and display ("wild"). Source: `Xau.h`, family 0xffff.
 const WILD_COOKIE_HEADER: [u8; 6] = [0xff, 0xff, 0, 0, 0, 0];
 const COOKIE_NAME: &[u8] = b"MIT-MAGIC-COOKIE-1";
@@ -195,40 +192,6 @@ impl std::str::FromStr for Identity {
     }
 }
 
-/// Where the log of the session's programs goes: bounded, its end remembered.
-struct Log {
-    file: File,
-    bytes: u64,
-    tail: Vec<u8>,
-}
-
-impl Log {
-    fn append(&mut self, bytes: &[u8]) {
-        if self.bytes + bytes.len() as u64 > LOG_BYTES_MAX {
-            // A full disk or quota costs the log, not the session.
-            let _ = self.file.set_len(0).and_then(|()| self.file.rewind());
-            self.bytes = 0;
-        }
-        let _ = self.file.write_all(bytes);
-        self.bytes += bytes.len() as u64;
-        self.tail.extend_from_slice(bytes);
-        let excess = self.tail.len().saturating_sub(LOG_TAIL_BYTES);
-        self.tail.drain(..excess);
-    }
-
-    /// The last lines, as one line.
-    fn last_lines(&self) -> String {
-        let text = String::from_utf8_lossy(&self.tail);
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-        let mut lines: Vec<&str> = lines.collect();
-        // The first one is cut, unless all of it fitted.
-        if self.tail.len() >= LOG_TAIL_BYTES && lines.len() > 1 {
-            lines.remove(0);
-        }
-        lines.join("; ").replace(|c: char| c.is_control(), " ")
-    }
-}
-
 /// A running session.
 struct Host {
     folder: Folder,
@@ -236,7 +199,6 @@ struct Host {
     state: HostState,
     listeners: Vec<UnixStream>,
     log: Log,
-    log_writer: Option<std::os::fd::OwnedFd>,
 }
 
 /// What is to be done next, or being waited for.
@@ -274,10 +236,8 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
     let _ = fs::remove_file(folder.control());
     let control = UnixListener::bind(folder.control())?;
     write_json(&folder.host(), &state)?;
-    let log = Log { file: prepare_owned(&folder, &session)?, bytes: 0, tail: Vec::new() };
-    let (log_reader, log_writer) = io::pipe()?;
-    let mut log_reader = pipe::Receiver::from_owned_fd(log_reader.into())?;
-    let mut host = Host { folder, session, state, listeners: Vec::new(), log, log_writer: Some(log_writer.into()) };
+    let log = Log::new(prepare_owned(&folder, &session)?)?;
+    let mut host = Host { folder, session, state, listeners: Vec::new(), log };
     let mut step = match host.start_x_server() {
         Ok(reader) => Step::Display { reader, digits: Vec::new() },
         Err(error) => {
@@ -288,7 +248,6 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
     let mut deadline = Instant::now() + X_SERVER_LIMIT;
     let mut tick = tokio::time::interval(FIRST_CLIENT_TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut buffer = vec![0; 16 << 10];
     let reason = loop {
         tokio::select! {
             // In this order: a program that floods its log must not keep the session from ending.
@@ -296,11 +255,8 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
             _ = terminate.recv() => break "closed".to_owned(),
             _ = child.recv() => {
                 if let Some(reason) = host.reap(&mut step) {
-                    // What it said last may still be in the pipe, at most as much as a pipe holds.
-                    for _ in 0..8 {
-                        let Ok(count) = log_reader.try_read(&mut buffer) else { break };
-                        host.log.append(&buffer[..count]);
-                    }
+                    // What it said last may still be in the pipe.
+                    host.log.drain();
                     break host.explain(reason);
                 }
             }
@@ -310,17 +266,12 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
                 Ok(Some(display)) => {
                     host.state.display = Some(display);
                     step = Step::StorageFolder;
-                    // What it said in starting explains nothing that comes later.
-                    while let Ok(count @ 1..) = log_reader.try_read(&mut buffer) {
-                        host.log.append(&buffer[..count]);
-                    }
-                    host.log.tail.clear();
                 }
                 // The end of the X server comes as a signal.
                 Err(_) => step = Step::Nothing,
             },
             () = tokio::time::sleep_until(deadline), if matches!(step, Step::Display { .. }) => {
-                break host.explain("the X server did not start in time".into());
+                break host.explain((Source::XServer, "the X server did not start in time".into()));
             }
             _ = tick.tick(), if matches!(step, Step::FirstClient) => {
                 if Instant::now() >= deadline || host.has_client() {
@@ -329,7 +280,7 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
                     host.publish();
                 }
             }
-            Ok(count) = log_reader.read(&mut buffer) => host.log.append(&buffer[..count]),
+            () = host.log.collect() => {}
         }
         if matches!(step, Step::StorageFolder) {
             match host.start_storage() {
@@ -427,8 +378,9 @@ impl Host {
         if let Some(display) = self.state.display {
             command.env("DISPLAY", format!(":{display}"));
         }
-        let log = self.log_writer.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?);
+        // Before the display is there, it is the X server that starts.
+        let source = if self.state.display.is_none() { Source::XServer } else { Source::Programs };
+        command.stdin(Stdio::null()).stdout(self.log.writer(source)?).stderr(self.log.writer(source)?);
         Ok(command)
     }
 
@@ -507,7 +459,7 @@ impl Host {
     }
 
     /// Takes in what has ended. The answer is why the session ends, if it does.
-    fn reap(&self, step: &mut Step) -> Option<String> {
+    fn reap(&self, step: &mut Step) -> Option<(Source, String)> {
         let mut reason = None;
         while let Ok(status) = waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             let (pid, how) = match status {
@@ -518,22 +470,22 @@ impl Host {
                 _ => continue,
             };
             if self.state.x_server.is_some_and(|id| id.pid == pid) {
-                reason = Some(format!("the X server ended {how}"));
+                reason = Some((Source::XServer, format!("the X server ended {how}")));
             } else if self.state.programs.first().is_some_and(|id| id.pid == pid) {
-                reason = reason.or(Some(format!("the desktop ended {how}")));
+                reason = reason.or(Some((Source::Programs, format!("the desktop ended {how}"))));
             } else if matches!(step, Step::StorageMaker(maker) if *maker == pid) {
                 match status {
                     WaitStatus::Exited(_, 0) => *step = Step::Programs,
-                    _ => reason = reason.or(Some("the storage folder could not be made".into())),
+                    _ => reason = reason.or(Some((Source::Programs, "the storage folder could not be made".into()))),
                 }
             }
         }
         reason
     }
 
-    /// `reason`, with the end of the log while the session is not up: then the log is likely to say why.
-    fn explain(&self, reason: String) -> String {
-        let lines = self.log.last_lines();
+    /// The reason, with what its source printed last while the session is not up: that is likely to say why.
+    fn explain(&mut self, (source, reason): (Source, String)) -> String {
+        let lines = self.log.last_lines(source);
         if self.state.stage == Stage::Ready || lines.is_empty() { reason } else { format!("{reason}: {lines}") }
     }
 
@@ -553,7 +505,7 @@ impl Host {
     /// Writes and tells how far the session is.
     fn publish(&mut self) {
         if let Err(error) = write_json(&self.folder.host(), &self.state) {
-            self.log.append(format!("host.json could not be written: {error}\n").as_bytes());
+            self.log.note(&format!("host.json could not be written: {error}"));
         }
         let state = &self.state;
         self.listeners.retain(|stream| tell(stream, state));
@@ -561,7 +513,6 @@ impl Host {
 
     /// Ends everything and records why.
     fn end(&mut self, reason: &str) {
-        self.log_writer = None;
         let reap = || {
             while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
         };
@@ -569,7 +520,7 @@ impl Host {
             Ok(()) => reason.to_owned(),
             Err(left) => format!("{reason}; {left}"),
         };
-        self.log.append(format!("session over: {reason}\n").as_bytes());
+        self.log.note(&format!("session over: {reason}"));
         self.state.stage = Stage::Ended(reason);
         self.publish();
     }
@@ -616,19 +567,5 @@ mod tests {
         for bad in ["", "1:2", "1:2:3:4", "a:2:", "1:2:x", "-1:2:"] {
             assert!(identity(bad).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn the_log_is_bounded_and_its_end_remembered() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        let mut log = Log { file: file.reopen().unwrap(), bytes: 0, tail: Vec::new() };
-        log.append(b"first\n");
-        assert_eq!(log.last_lines(), "first");
-        for _ in 0..3 {
-            log.append(&b"x".repeat(600_000));
-        }
-        log.append(b"\n\nlast but one\nlast\x1b[0m\n");
-        assert!(file.as_file().metadata().unwrap().len() <= LOG_BYTES_MAX);
-        assert_eq!(log.last_lines(), "last but one; last [0m");
     }
 }

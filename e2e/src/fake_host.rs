@@ -1,0 +1,64 @@
+//! The memory of the made-up hosts: what really runs there and ran, whatever the objects say.
+
+use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::seconds;
+
+/// A `fake-host` process.
+pub struct FakeHost(reqwest::Client);
+
+/// What happened to one id on all hosts together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub struct History {
+    /// How often an instance was begun.
+    pub creates: u32,
+    /// Instances that live now.
+    pub now: u32,
+    /// The most that ever lived at once.
+    pub most: u32,
+}
+
+impl FakeHost {
+    pub(crate) fn new(socket: &Path) -> Self {
+        let client = reqwest::Client::builder().unix_socket(socket).timeout(seconds(10)).build();
+        Self(client.expect("a client of a socket"))
+    }
+
+    /// The server each living session is on, by id.
+    pub async fn sessions(&self) -> BTreeMap<String, String> {
+        let all: BTreeMap<String, Vec<Value>> = self.ask("/v1/sessions").await;
+        let mut found = BTreeMap::new();
+        for (server, sessions) in all {
+            for session in sessions {
+                let id = session["id"].as_str().expect("a session has an id").to_owned();
+                if let Some(other) = found.insert(id.clone(), server.clone()) {
+                    panic!("{id} is on {server} and on {other}");
+                }
+            }
+        }
+        found
+    }
+
+    /// What happened to each id since the process began.
+    pub async fn history(&self) -> BTreeMap<String, History> {
+        self.ask("/v1/history").await
+    }
+
+    /// Ids of which more than one instance was ever begun.
+    pub async fn created_twice(&self) -> BTreeSet<String> {
+        let history = self.history().await;
+        history.into_iter().filter(|(_, past)| past.creates > 1 || past.most > 1).map(|(id, _)| id).collect()
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str) -> T {
+        let answer = self.0.get(format!("http://fake-host{path}")).send().await.expect("the fake host answers");
+        let text = answer.text().await.expect("its answers are text");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path} answered {text}: {error}"))
+    }
+}

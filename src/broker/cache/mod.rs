@@ -1,0 +1,289 @@
+//! What the broker knows of the cluster, in memory.
+//!
+//! Fed by watches and by this replica's own writes; answers every read of a request. Talks to nobody.
+
+mod index;
+mod mirror;
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::PoisonError;
+use std::sync::RwLock;
+use std::sync::RwLockReadGuard;
+use std::sync::RwLockWriteGuard;
+use std::time::Instant;
+
+use arc_swap::ArcSwapOption;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::ResourceExt;
+
+use self::index::ClientIndex;
+use self::index::NamespaceIndex;
+use self::index::ServerIndex;
+use self::index::SessionIndex;
+use super::availability;
+use super::availability::Load;
+use super::promise::Promises;
+use super::promise::Reservation;
+use super::store::Keys;
+use super::store::Position;
+use super::store::ServerView;
+use super::store::SessionView;
+use crate::api::ApiClient;
+use crate::api::DcvServer;
+use crate::api::DcvSession;
+use crate::api::conditions;
+use crate::api::conditions::ClientCondition;
+use crate::api::conditions::Reason;
+use crate::token::Kind;
+
+pub use self::mirror::Change;
+use self::mirror::Mirror;
+use self::mirror::Touched;
+pub use self::mirror::version;
+
+/// The copies of all kinds, under one lock: an answer joins them as they were at one moment.
+#[derive(Default)]
+pub struct World {
+    sessions: Mirror<DcvSession, SessionIndex>,
+    servers: Mirror<DcvServer, ServerIndex>,
+    promises: Promises,
+    /// Clients of all namespaces.
+    pub clients: Mirror<ApiClient, ClientIndex>,
+    /// Namespaces, for their labels.
+    pub namespaces: Mirror<Namespace, NamespaceIndex>,
+}
+
+/// What the broker knows.
+#[derive(Default)]
+pub struct Cache {
+    world: RwLock<World>,
+    access_keys: ArcSwapOption<Keys>,
+    connection_keys: ArcSwapOption<Keys>,
+}
+
+/// The namespace of a client: its tenant.
+pub fn tenant(client: &ApiClient) -> &str {
+    client.metadata.namespace.as_deref().unwrap_or_default()
+}
+
+/// Whether the controller has accepted a client.
+pub fn is_accepted(client: &ApiClient) -> bool {
+    client
+        .status
+        .as_ref()
+        .is_some_and(|status| conditions::is(&status.conditions, ClientCondition::Ready, Some(true), Reason::Accepted))
+}
+
+fn sees(client: &ApiClient, session: &DcvSession) -> bool {
+    client.spec.all_namespaces || session.metadata.namespace.as_deref() == Some(tenant(client))
+}
+
+impl World {
+    fn labels(&self, namespace: &str) -> BTreeMap<String, String> {
+        self.namespaces.index.labels(namespace).cloned().unwrap_or_default()
+    }
+
+    fn load(&self, server: &DcvServer) -> Load {
+        Load::of(server, self.sessions.index.on_server(server.metadata.name.as_deref().unwrap_or_default()))
+    }
+
+    /// Takes the watch's word on sessions.
+    pub fn apply_session(&mut self, change: Change<DcvSession>) {
+        self.sessions.apply(change);
+        self.count_sessions();
+    }
+
+    /// Takes the watch's word on servers.
+    pub fn apply_server(&mut self, change: Change<DcvServer>) {
+        self.servers.apply(change);
+        let exists = |name: &str| self.servers.index.named(name).is_some();
+        match self.servers.touched() {
+            Touched::All => self.promises.see_servers(self.servers.all().map(AsRef::as_ref), exists),
+            Touched::Some(uids) if uids.is_empty() => {}
+            Touched::Some(uids) => {
+                let servers = uids.iter().filter_map(|uid| self.servers.get(uid));
+                self.promises.see_servers(servers.map(AsRef::as_ref), exists);
+            }
+        }
+    }
+
+    fn count_sessions(&self) {
+        match self.sessions.touched() {
+            Touched::All => self
+                .promises
+                .see_sessions(self.sessions.all().map(AsRef::as_ref), |uid| self.sessions.get(uid).is_some()),
+            Touched::Some(uids) => {
+                for uid in uids {
+                    self.promises.see_session(uid, self.sessions.get(uid).map(AsRef::as_ref));
+                }
+            }
+        }
+    }
+
+    fn server_view(
+        &self,
+        client: &ApiClient,
+        labels: &BTreeMap<String, String>,
+        server: &Arc<DcvServer>,
+    ) -> ServerView {
+        ServerView {
+            load: self.load(server),
+            is_visible: client.spec.all_namespaces || availability::admits(server, labels),
+            server: Arc::clone(server),
+        }
+    }
+
+    fn session_view(
+        &self,
+        client: &ApiClient,
+        labels: &BTreeMap<String, String>,
+        session: &Arc<DcvSession>,
+    ) -> SessionView {
+        let server = session.server_name().and_then(|name| self.servers.index.named(name));
+        SessionView {
+            server: server.map(|server| self.server_view(client, labels, server)),
+            session: Arc::clone(session),
+        }
+    }
+}
+
+impl Cache {
+    fn read(&self) -> RwLockReadGuard<'_, World> {
+        self.world.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The copies, to be changed.
+    pub fn write(&self) -> RwLockWriteGuard<'_, World> {
+        self.world.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes new keys of a kind; other kinds than brokers sign are not kept.
+    pub fn set_keys(&self, kind: Kind, keys: Keys) {
+        if let Some(slot) = self.key_slot(kind) {
+            slot.store(Some(Arc::new(keys)));
+        }
+    }
+
+    fn key_slot(&self, kind: Kind) -> Option<&ArcSwapOption<Keys>> {
+        match kind {
+            Kind::Access => Some(&self.access_keys),
+            Kind::Connection => Some(&self.connection_keys),
+            Kind::Agent => None,
+        }
+    }
+
+    /// The keys of a kind.
+    pub fn keys(&self, kind: Kind) -> Option<Arc<Keys>> {
+        self.key_slot(kind)?.load_full()
+    }
+
+    /// Whether every copy is filled and the keys are there.
+    pub fn is_ready(&self) -> bool {
+        let world = self.read();
+        world.sessions.is_filled()
+            && world.servers.is_filled()
+            && world.clients.is_filled()
+            && world.namespaces.is_filled()
+            && self.keys(Kind::Access).is_some()
+            && self.keys(Kind::Connection).is_some()
+    }
+
+    /// The client of this uid.
+    pub fn client(&self, uid: &str) -> Option<Arc<ApiClient>> {
+        self.read().clients.get(uid).cloned()
+    }
+
+    /// The client that logs in with this id.
+    pub fn client_by_id(&self, client_id: &str) -> Option<Arc<ApiClient>> {
+        let world = self.read();
+        let clients = world.clients.index.with_id(client_id);
+        clients.iter().find(|client| is_accepted(client)).or(clients.first()).cloned()
+    }
+
+    /// Up to `limit` sessions behind `after` that `keep` wants.
+    pub fn sessions(
+        &self,
+        client: &ApiClient,
+        after: Option<&Position>,
+        limit: usize,
+        keep: &dyn Fn(&SessionView) -> bool,
+    ) -> Vec<SessionView> {
+        let world = self.read();
+        let labels = world.labels(tenant(client));
+        let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
+        let sessions = world.sessions.index.ordered.range((from, Bound::Unbounded));
+        sessions
+            .filter(|(_, session)| sees(client, session))
+            .map(|(_, session)| world.session_view(client, &labels, session))
+            .filter(keep)
+            .take(limit)
+            .collect()
+    }
+
+    /// The client's sessions of an id.
+    pub fn sessions_of_id(&self, client: &ApiClient, id: &str) -> Vec<SessionView> {
+        let world = self.read();
+        let labels = world.labels(tenant(client));
+        let sessions = world.sessions.index.with_id(id).iter();
+        sessions
+            .filter(|session| sees(client, session))
+            .map(|session| world.session_view(client, &labels, session))
+            .collect()
+    }
+
+    /// Whether an id may belong to a session that the cache does not show yet.
+    pub fn may_be_new(&self, id: &str) -> bool {
+        // Only uids are given out before a session is seen; other ids come from hosts.
+        uuid::Uuid::try_parse(id).is_ok() && {
+            let world = self.read();
+            !world.sessions.has_ended(id) && world.sessions.get(id).is_none()
+        }
+    }
+
+    /// The client's session of an object name.
+    pub fn session_named(&self, client: &ApiClient, name: &str) -> Option<Arc<DcvSession>> {
+        self.read().sessions.index.named(tenant(client), name).cloned()
+    }
+
+    /// The servers the client may see, in order.
+    pub fn servers(&self, client: &ApiClient) -> Vec<ServerView> {
+        let world = self.read();
+        let labels = world.labels(tenant(client));
+        let servers = world.servers.index.ordered.values();
+        servers.map(|server| world.server_view(client, &labels, server)).filter(|view| view.is_visible).collect()
+    }
+
+    /// How many sessions made by brokers wait in the queue.
+    pub fn waiting(&self) -> usize {
+        self.read().sessions.index.waiting
+    }
+
+    /// A place for a session of the client.
+    pub fn reserve(&self, client: &ApiClient, session: &DcvSession) -> Option<Reservation> {
+        let world = self.read();
+        world.promises.reserve(session, tenant(client), &world.labels(tenant(client)), Instant::now())
+    }
+
+    /// Remembers that nobody has these ids.
+    pub fn note_unknown<'a>(&self, ids: impl Iterator<Item = &'a str>) {
+        let mut world = self.write();
+        ids.for_each(|id| world.sessions.note_unknown(id));
+    }
+
+    /// Shows a session that the API server has answered with.
+    pub fn assume_session(&self, session: DcvSession) -> Arc<DcvSession> {
+        let mut world = self.write();
+        let session = world.sessions.assume(session);
+        world.count_sessions();
+        session
+    }
+
+    /// Shows that a session is gone.
+    pub fn assume_session_gone(&self, session: &DcvSession) {
+        let mut world = self.write();
+        world.sessions.assume_gone(&session.uid().unwrap_or_default());
+        world.count_sessions();
+    }
+}

@@ -1,0 +1,79 @@
+//! `GetSessionConnectionData`.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::Path;
+use axum::extract::State;
+use axum::extract::rejection::PathRejection;
+use uuid::Uuid;
+
+use super::super::App;
+use super::super::auth::Caller;
+use super::super::problem::Problem;
+use super::NO_SUCH_SESSION;
+use super::convert;
+use super::is_shown;
+use crate::api::ApiClient;
+use crate::api::DcvSession;
+use crate::api::session::SessionState;
+use crate::token::ConnectionClaims;
+use crate::token::Kind;
+use crate::wire::GetSessionConnectionDataResponse;
+
+/// Longest name of a person, in characters.
+const USER_MAX_CHARACTERS: usize = 256;
+
+/// `GET /sessionConnectionData/{sessionId}/{user}`: a new token for one person and one session. What the person may do
+/// there is the session's permissions' business.
+pub async fn session_connection_data(
+    State(app): State<Arc<App>>,
+    Caller(client): Caller,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Json<GetSessionConnectionDataResponse>, Problem> {
+    let Path((session_id, user)) =
+        path.map_err(|_| Problem::Invalid("Invalid input: the path is not percent-encoded UTF-8".to_owned()))?;
+    if user.chars().any(char::is_control) || user.chars().count() > USER_MAX_CHARACTERS {
+        return Err(Problem::Invalid("Invalid input: the user is too long or has control characters".to_owned()));
+    }
+    let now = (app.now)();
+    let ids = [session_id];
+    let mut found = app.store.find_sessions(&client, &ids).await?;
+    found.retain(|view| is_shown(&view.session, &app.rules, now));
+    let [session_id] = ids;
+    // Hosts may give the same id; then the one that can be connected to is meant.
+    let Some(view) = found.iter().find(|view| is_connectable(&view.session)).or(found.first()) else {
+        return Err(Problem::Invalid(NO_SUCH_SESSION.to_owned()));
+    };
+    if !is_connectable(&view.session) {
+        return Err(Problem::Invalid(format!("Session {session_id} is neither in READY nor in UNKNOWN state")));
+    }
+    let connection_token = app.sign(&claims(&app, &client, &view.session, user))?;
+    Ok(Json(GetSessionConnectionDataResponse { session: convert::session(view, now), connection_token }))
+}
+
+/// READY, or UNKNOWN because its server cannot be reached; not a creation that failed. One that never was READY has no
+/// address.
+fn is_connectable(session: &DcvSession) -> bool {
+    let has_address = session.status.as_ref().is_some_and(|status| status.server.is_some());
+    has_address
+        && !session.is_finished()
+        && matches!(session.shown_state(), SessionState::Ready | SessionState::Unknown)
+}
+
+fn claims(app: &App, client: &ApiClient, session: &DcvSession, user: String) -> ConnectionClaims {
+    let iat = (app.now)().as_second();
+    let server_uid = session.status.as_ref().and_then(|status| status.server_uid.clone());
+    ConnectionClaims {
+        session_id: session.id(),
+        session_owner: session.spec.owner.clone(),
+        session_user: user,
+        server_uid: server_uid.unwrap_or_default(),
+        attempt: session.attempt(),
+        client_uid: client.metadata.uid.clone(),
+        iat,
+        exp: iat + i64::from(app.rules.connect_session_token_duration_minutes) * 60,
+        jti: Uuid::new_v4().to_string(),
+        aud: Kind::Connection.audience().to_owned(),
+    }
+}

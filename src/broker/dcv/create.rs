@@ -1,0 +1,229 @@
+//! `CreateSessions`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::State;
+use futures::StreamExt;
+use futures::stream;
+use http::HeaderMap;
+use kube::ResourceExt;
+use rand::Rng;
+use rand::distr::slice::Choose;
+use sha2::Digest;
+use sha2::Sha256;
+
+use super::super::App;
+use super::super::RequestId;
+use super::super::auth::Caller;
+use super::super::body::Items;
+use super::super::problem::Problem;
+use super::super::promise::Reservation;
+use super::super::store::SessionView;
+use super::super::store::StoreError;
+use super::WRITES_AT_ONCE;
+use super::check;
+use super::check_items;
+use super::convert;
+use crate::api::ApiClient;
+use crate::api::DcvSession;
+use crate::api::names;
+use crate::wire;
+use crate::wire::CreateSessionRequestData;
+use crate::wire::CreateSessionsResponse;
+use crate::wire::UnsuccessfulCreateSessionRequestData;
+
+const NO_SERVER: &str = "No DCV server found for the given criteria";
+const QUEUE_FULL: &str = "The queue of waiting requests is full";
+const OTHER_REQUEST: &str = "The Idempotency-Key was used with another request";
+
+/// Header by which a repeated call makes no second session.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+const KEY_MAX_CHARACTERS: usize = 255;
+
+/// A repeated call is known by it: the client's key, and a digest of what it asked for.
+struct Idempotency {
+    key: String,
+    digest: String,
+}
+
+/// `POST /createSessions`. Success means accepted: placing and creating come after.
+pub async fn create_sessions(
+    State(app): State<Arc<App>>,
+    Caller(client): Caller,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    Items(requests): Items<CreateSessionRequestData>,
+) -> Result<Json<CreateSessionsResponse>, Problem> {
+    check_items(&requests)?;
+    let idempotency = idempotency(&headers, &requests)?;
+    // In order, so that an earlier item's place counts for a later one; the writes then run beside each other.
+    let mut plans = Vec::with_capacity(requests.len());
+    for (number, request) in requests.iter().enumerate() {
+        plans.push(plan(&app, &client, request, idempotency.as_ref(), number).await);
+    }
+    let mut response = CreateSessionsResponse { request_id: id.text(), ..CreateSessionsResponse::default() };
+    let outcomes: Vec<_> =
+        stream::iter(plans).map(|plan| carry_out(&app, &client, plan)).buffered(WRITES_AT_ONCE).collect().await;
+    for (request, outcome) in requests.into_iter().zip(outcomes) {
+        match outcome {
+            Ok(session) => response.successful_list.push(session),
+            Err(failure_reason) => response
+                .unsuccessful_list
+                .push(UnsuccessfulCreateSessionRequestData { create_session_request_data: request, failure_reason }),
+        }
+    }
+    Ok(Json(response))
+}
+
+fn idempotency(headers: &HeaderMap, requests: &[CreateSessionRequestData]) -> Result<Option<Idempotency>, Problem> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = key.to_str().ok().map(str::trim).filter(|key| (1..=KEY_MAX_CHARACTERS).contains(&key.len()));
+    let key =
+        key.ok_or_else(|| Problem::Invalid(format!("Idempotency-Key must be 1 to {KEY_MAX_CHARACTERS} characters")))?;
+    let body = serde_json::to_vec(requests).map_err(|error| Problem::Internal(Box::new(error)))?;
+    Ok(Some(Idempotency { key: key.to_owned(), digest: hex::encode(Sha256::digest(body)) }))
+}
+
+/// What to do about one item.
+enum Plan {
+    Fail(String),
+    /// Made by an earlier call with the same key.
+    Repeat(Arc<DcvSession>),
+    Make(Box<DcvSession>, Option<Reservation>),
+}
+
+async fn plan(
+    app: &App,
+    client: &ApiClient,
+    request: &CreateSessionRequestData,
+    idempotency: Option<&Idempotency>,
+    number: usize,
+) -> Plan {
+    let spec = match check::session_spec(request, &app.rules) {
+        Ok(spec) => spec,
+        Err(reason) => return Plan::Fail(reason),
+    };
+    let name = match idempotency {
+        Some(idempotency) => derived_name(client, &idempotency.key, number),
+        None => random_name(spec.display_name.as_deref().unwrap_or_default()),
+    };
+    let is_enqueued = spec.enqueue_request;
+    let mut session = DcvSession::new(&name, spec);
+    session.metadata.finalizers = Some(vec![names::SESSION_FINALIZER.to_owned()]);
+    session.metadata.labels =
+        Some(BTreeMap::from([(names::CLIENT_LABEL.to_owned(), client.metadata.uid.clone().unwrap_or_default())]));
+    session.metadata.annotations =
+        idempotency.map(|idempotency| BTreeMap::from([(names::REQUEST_DIGEST.to_owned(), idempotency.digest.clone())]));
+    if idempotency.is_some() {
+        match app.store.session_named(client, &name).await {
+            Ok(Some(earlier)) if is_same_request(&session, &earlier) => return Plan::Repeat(earlier),
+            Ok(Some(_)) => return Plan::Fail(OTHER_REQUEST.to_owned()),
+            Ok(None) => {}
+            Err(error) => return Plan::Fail(fault(&error)),
+        }
+    }
+    match app.store.reserve(client, &session) {
+        None if !is_enqueued => Plan::Fail(NO_SERVER.to_owned()),
+        None if app.store.waiting() >= app.rules.create_sessions_queue_max_size => Plan::Fail(QUEUE_FULL.to_owned()),
+        reservation => Plan::Make(Box::new(session), reservation),
+    }
+}
+
+/// Whether `found`, of the name of `wanted`, was made for the same request of the same client.
+fn is_same_request(wanted: &DcvSession, found: &DcvSession) -> bool {
+    let client = |session: &DcvSession| session.labels().get(names::CLIENT_LABEL).cloned();
+    let digest = |session: &DcvSession| session.annotations().get(names::REQUEST_DIGEST).cloned();
+    client(wanted) == client(found) && digest(wanted) == digest(found)
+}
+
+async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<wire::Session, String> {
+    let session = match plan {
+        Plan::Fail(reason) => return Err(reason),
+        Plan::Repeat(session) => session,
+        Plan::Make(session, reservation) => {
+            let made = app.store.create(client, session.as_ref().clone()).await.map_err(|error| fault(&error))?;
+            // A lost answer is asked for again, so what has this name already may be our own success.
+            if !is_same_request(&session, &made) {
+                return Err(OTHER_REQUEST.to_owned());
+            }
+            if let Some(reservation) = reservation {
+                reservation.keep_for(made.metadata.uid.as_deref().unwrap_or_default(), Instant::now());
+            }
+            made
+        }
+    };
+    Ok(convert::session(&SessionView { session, server: None }, (app.now)()))
+}
+
+fn fault(error: &StoreError) -> String {
+    match error {
+        StoreError::Refused(text) => text.clone(),
+        error => {
+            tracing::error!(error = error as &dyn std::error::Error, "a session was not created");
+            "The session could not be created, try again".to_owned()
+        }
+    }
+}
+
+const NAME_ALPHABET: [char; 32] = [
+    'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j', 'k', 'm', 'n', 'p', 'q', 'r', 's', 't', 'u', 'v', 'w', 'x', 'y',
+    'z', '2', '3', '4', '5', '6', '7', '8', '9',
+];
+const SUFFIX_CHARACTERS: usize = 12;
+const SLUG_MAX_CHARACTERS: usize = 40;
+
+/// An object name that reminds of the session's name. Sixty random bits: nobody else has it.
+fn random_name(display_name: &str) -> String {
+    let letters = Choose::new(&NAME_ALPHABET).expect("the alphabet is not empty");
+    let suffix: String = rand::rng().sample_iter(letters).take(SUFFIX_CHARACTERS).collect();
+    format!("{}-{suffix}", slug(display_name))
+}
+
+fn slug(display_name: &str) -> String {
+    let mut slug = String::new();
+    for character in display_name.chars().map(|character| character.to_ascii_lowercase()) {
+        if slug.len() == SLUG_MAX_CHARACTERS {
+            break;
+        }
+        if character.is_ascii_alphanumeric() {
+            slug.push(character);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    let slug = slug.trim_end_matches('-');
+    if slug.is_empty() { "session".to_owned() } else { slug.to_owned() }
+}
+
+/// The name of an item under a key: the same each time, and nobody else's.
+fn derived_name(client: &ApiClient, key: &str, number: usize) -> String {
+    let uid = client.metadata.uid.as_deref().unwrap_or_default();
+    let digest = Sha256::digest(format!("{uid}\n{number}\n{key}"));
+    format!("key-{}", hex::encode(&digest[..16]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_valid_whatever_the_session_is_called() {
+        for (display_name, expected) in [
+            ("My Desktop", "my-desktop"),
+            ("  --Ünï__cödé 2--", "n-c-d-2"),
+            ("日本", "session"),
+            ("", "session"),
+            (&"a".repeat(256), &"a".repeat(40)),
+            (&format!("{} b", "a".repeat(39)), &"a".repeat(39)),
+        ] {
+            assert_eq!(slug(display_name), expected);
+            let name = random_name(display_name);
+            assert_eq!(name.len(), expected.len() + 1 + SUFFIX_CHARACTERS);
+            assert_ne!(name, random_name(display_name));
+        }
+    }
+}

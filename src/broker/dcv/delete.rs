@@ -1,0 +1,130 @@
+//! `DeleteSessions`.
+
+use std::sync::Arc;
+
+use axum::Extension;
+use axum::Json;
+use axum::extract::State;
+use futures::StreamExt;
+use futures::stream;
+
+use super::super::App;
+use super::super::RequestId;
+use super::super::auth::Caller;
+use super::super::body::Items;
+use super::super::problem::Problem;
+use super::super::store::SessionView;
+use super::super::store::StoreError;
+use super::NO_SUCH_SESSION;
+use super::WRITES_AT_ONCE;
+use super::check_items;
+use super::is_shown;
+use crate::api::ApiClient;
+use crate::api::conditions;
+use crate::api::conditions::ServerCondition;
+use crate::api::session::DesiredState;
+use crate::api::session::SessionState;
+use crate::wire::DeleteSessionRequestData;
+use crate::wire::DeleteSessionSuccessfulResponse;
+use crate::wire::DeleteSessionUnsuccessfulResponse;
+use crate::wire::DeleteSessionsResponse;
+
+const WRONG_OWNER: &str = "Owner does not match the owner of the session";
+
+/// `POST /deleteSessions`.
+pub async fn delete_sessions(
+    State(app): State<Arc<App>>,
+    Caller(client): Caller,
+    Extension(id): Extension<RequestId>,
+    Items(requests): Items<DeleteSessionRequestData>,
+) -> Result<Json<DeleteSessionsResponse>, Problem> {
+    check_items(&requests)?;
+    let mut response = DeleteSessionsResponse { request_id: id.text(), ..DeleteSessionsResponse::default() };
+    let mut outcomes = stream::iter(requests)
+        .map(|request| async {
+            let outcome = delete_one(&app, &client, &request).await;
+            (request.session_id, outcome)
+        })
+        .buffered(WRITES_AT_ONCE);
+    while let Some((session_id, outcome)) = outcomes.next().await {
+        match outcome {
+            Ok(state) => response.successful_list.push(DeleteSessionSuccessfulResponse {
+                session_id: session_id.unwrap_or_default(),
+                state: state.as_str().to_owned(),
+            }),
+            Err(failure_reason) => {
+                response.unsuccessful_list.push(DeleteSessionUnsuccessfulResponse { session_id, failure_reason });
+            }
+        }
+    }
+    Ok(Json(response))
+}
+
+async fn delete_one(app: &App, client: &ApiClient, request: &DeleteSessionRequestData) -> Result<SessionState, String> {
+    let id = request.session_id.as_ref().filter(|id| !id.is_empty()).ok_or("SessionId is required")?;
+    let owner = request.owner.as_ref().filter(|owner| !owner.is_empty()).ok_or("Owner is required")?;
+    let now = (app.now)();
+    let found = app.store.find_sessions(client, std::slice::from_ref(id)).await.map_err(|error| fault(&error))?;
+    let shown: Vec<_> = found.into_iter().filter(|view| is_shown(&view.session, &app.rules, now)).collect();
+    // Hosts may give the same id; then the live one of this owner is meant.
+    let of_owner = |view: &&SessionView| view.session.spec.owner == *owner;
+    let live = shown.iter().filter(of_owner).find(|view| !view.session.is_finished());
+    let Some(view) = live.or_else(|| shown.iter().find(of_owner)) else {
+        return Err(if shown.is_empty() { NO_SUCH_SESSION } else { WRONG_OWNER }.to_owned());
+    };
+    let outcome = match plan(app, view, request.force.unwrap_or(false)) {
+        Plan::Nothing => return Ok(view.session.shown_state()),
+        Plan::Delete => app.store.delete(client, &view.session).await,
+        Plan::Close(desired_state) => app.store.set_desired_state(client, &view.session, desired_state).await,
+    };
+    match outcome {
+        Ok(()) => Ok(SessionState::Deleting),
+        Err(StoreError::NotFound(_)) => Err(NO_SUCH_SESSION.to_owned()),
+        Err(error) => Err(fault(&error)),
+    }
+}
+
+/// What to write.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    Nothing,
+    Delete,
+    Close(DesiredState),
+}
+
+fn plan(app: &App, view: &SessionView, force: bool) -> Plan {
+    let session = &view.session;
+    let is_kept = app.rules.delete_session_duration_seconds > 0;
+    if session.is_finished() {
+        // A creation that failed has no retention: its record goes. Nothing in a finished session can be changed.
+        return if session.shown_state() == SessionState::Deleted { Plan::Nothing } else { Plan::Delete };
+    }
+    let wanted = if force { DesiredState::ForceClosed } else { DesiredState::Closed };
+    let is_deleted = session.metadata.deletion_timestamp.is_some();
+    // A delete waits for the host, so where that is away a forced one is an order to the controller.
+    if is_kept || (force && !is_reachable(view)) {
+        let is_asked_for = session.spec.desired_state >= wanted || (is_deleted && !force);
+        return if is_asked_for { Plan::Nothing } else { Plan::Close(wanted) };
+    }
+    if is_deleted { Plan::Nothing } else { Plan::Delete }
+}
+
+/// Whether nothing stands in the way of an ordinary close.
+fn is_reachable(view: &SessionView) -> bool {
+    let is_bound = view.session.server_name().is_some();
+    let agent = view
+        .server
+        .as_ref()
+        .and_then(|view| conditions::find(view.server.conditions(), ServerCondition::AgentConnected));
+    !is_bound || (view.server.is_some() && agent.is_none_or(|agent| agent.status != "False"))
+}
+
+fn fault(error: &StoreError) -> String {
+    match error {
+        StoreError::Refused(text) => text.clone(),
+        error => {
+            tracing::error!(error = error as &dyn std::error::Error, "a session was not deleted");
+            "The session could not be deleted, try again".to_owned()
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! The calls of Session Manager's API: extract, check, ask the store, convert.
+
+mod check;
+mod connection;
+mod convert;
+mod create;
+mod delete;
+mod page;
+mod servers;
+mod sessions;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::get;
+use axum::routing::post;
+use jiff::SignedDuration;
+use jiff::Timestamp;
+
+use super::App;
+use super::Rules;
+use super::problem::Problem;
+use crate::api::DcvSession;
+use crate::api::session::SessionState;
+
+/// Text for a session that does not exist, or not for this client. Clients compare it to the letter.
+const NO_SUCH_SESSION: &str = "The requested dcvSession does not exist";
+
+/// Most items of one call.
+const ITEMS_MAX: usize = 1000;
+
+/// How many writes one call has under way.
+const WRITES_AT_ONCE: usize = 8;
+
+/// The routes of the API.
+pub fn routes() -> Router<Arc<App>> {
+    Router::new()
+        .route("/createSessions", post(create::create_sessions))
+        .route("/deleteSessions", post(delete::delete_sessions))
+        .route("/describeSessions", post(sessions::describe_sessions))
+        .route("/describeServers", post(servers::describe_servers))
+        .route("/sessionConnectionData/{session_id}/{user}", get(connection::session_connection_data))
+}
+
+/// Whether clients see the session: a deleted one only for the retention time, one that is being removed not at all.
+fn is_shown(session: &DcvSession, rules: &Rules, now: Timestamp) -> bool {
+    if !session.is_finished() {
+        return true;
+    }
+    if session.metadata.deletion_timestamp.is_some() {
+        return false;
+    }
+    let retention = SignedDuration::from_secs(rules.delete_session_duration_seconds.into());
+    let completed = session.status.as_ref().and_then(|status| status.completion_time.as_ref());
+    session.shown_state() != SessionState::Deleted || completed.is_none_or(|time| now < time.0 + retention)
+}
+
+fn check_items<T>(items: &[T]) -> Result<(), Problem> {
+    if items.len() > ITEMS_MAX {
+        return Err(Problem::Invalid(format!("Invalid input: more than {ITEMS_MAX} items")));
+    }
+    Ok(())
+}

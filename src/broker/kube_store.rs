@@ -1,0 +1,655 @@
+//! The store over a real cluster: caches fed by watches, writes to the API server.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::future::join_all;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::Secret;
+use kube::Api;
+use kube::Client;
+use kube::Resource;
+use kube::ResourceExt;
+use kube::api::DeleteParams;
+use kube::api::ListParams;
+use kube::api::Patch;
+use kube::api::PatchParams;
+use kube::api::PostParams;
+use kube::api::Preconditions;
+use kube::core::DeserializeGuard;
+use kube::core::Status;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher;
+use kube::runtime::watcher::Event;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+use super::cache::Cache;
+use super::cache::Change;
+use super::cache::World;
+use super::cache::tenant;
+use super::cache::version;
+use super::promise::Reservation;
+use super::store::Keys;
+use super::store::Position;
+use super::store::ServerView;
+use super::store::SessionView;
+use super::store::Store;
+use super::store::StoreError;
+use crate::api::ApiClient;
+use crate::api::DcvSession;
+use crate::api::names;
+use crate::api::session::DesiredState;
+use crate::token::KEYS_ENTRY;
+use crate::token::KeySet;
+use crate::token::Kind;
+
+/// Longest wait for the API server before an id is called unknown.
+const CATCH_UP_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What the watch gets to show an id before the API server is asked: it is nearly always faster than a list.
+const WATCH_GRACE: Duration = Duration::from_millis(25);
+
+/// Least time between two lists made for unknown ids, whatever clients ask for.
+const CATCH_UP_INTERVAL: Duration = Duration::from_millis(200);
+
+/// A cluster, as the broker reads and writes it.
+pub struct KubeStore {
+    cache: Cache,
+    client: Client,
+    namespace: String,
+    lists_begun: AtomicU64,
+    last_list: Mutex<Listed>,
+}
+
+/// The last list made for unknown ids.
+#[derive(Default)]
+struct Listed {
+    number: u64,
+    begun: Option<Instant>,
+    /// Namespace and name of every session, by uid.
+    sessions: Arc<HashMap<String, (String, String)>>,
+}
+
+impl KubeStore {
+    /// A store that knows nothing before [`Self::follow`] runs.
+    pub fn new(client: Client, namespace: &str) -> Self {
+        Self {
+            cache: Cache::default(),
+            client,
+            namespace: namespace.to_owned(),
+            lists_begun: AtomicU64::new(0),
+            last_list: Mutex::default(),
+        }
+    }
+
+    /// Keeps the caches current. Does not end.
+    pub async fn follow(&self) {
+        let all = watcher::Config::default;
+        tokio::join!(
+            self.follow_kind(all(), World::apply_session),
+            self.follow_kind(all(), World::apply_server),
+            self.follow_kind::<ApiClient>(all(), |world, change| world.clients.apply(change)),
+            self.follow_kind::<Namespace>(all(), |world, change| world.namespaces.apply(change)),
+            join_all([Kind::Access, Kind::Connection].map(|kind| self.follow_keys(kind))),
+        );
+    }
+
+    /// Each kind has its own back-off; an object that cannot be read is skipped, or it would stall the kind.
+    async fn follow_kind<K>(&self, config: watcher::Config, apply: fn(&mut World, Change<K>))
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let api = Api::<DeserializeGuard<K>>::all(self.client.clone());
+        let mut events =
+            watcher(api, config).modify(|object| object.managed_fields_mut().clear()).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(event) => {
+                    if let Some(change) = change(event) {
+                        apply(&mut self.cache.write(), change);
+                    }
+                }
+                Err(error) => warn_of_watch(&K::kind(&()), &error),
+            }
+        }
+    }
+
+    /// Watches one Secret by name: nobody needs a right on more.
+    async fn follow_keys(&self, kind: Kind) {
+        let name = kind.secret_name();
+        let api = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
+        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let mut events = watcher(api, config).default_backoff().boxed();
+        while let Some(event) = events.next().await {
+            let secret = match event {
+                Ok(Event::Apply(secret) | Event::InitApply(secret)) => secret,
+                // The keys stay in use until there are new ones.
+                Ok(Event::Delete(_) | Event::Init | Event::InitDone) => continue,
+                Err(error) => {
+                    warn_of_watch(name, &error);
+                    continue;
+                }
+            };
+            let data = secret.data.unwrap_or_default();
+            match data.get(KEYS_ENTRY).map(|text| KeySet::parse(&text.0)) {
+                Some(Ok(keys)) => self.cache.set_keys(kind, Keys::new(keys)),
+                Some(Err(error)) => {
+                    tracing::warn!(secret = name, error = &error as &dyn std::error::Error, "unreadable keys");
+                }
+                None => tracing::warn!(secret = name, "no {KEYS_ENTRY} in the Secret"),
+            }
+        }
+    }
+
+    fn sessions_of(&self, namespace: &str) -> Api<DcvSession> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Asks the API server for `ids` that the cache does not show, and shows those that exist.
+    async fn catch_up(&self, client: &ApiClient, ids: &[&String]) -> Result<(), StoreError> {
+        let listed = self.list_sessions().await?;
+        let is_tenants = |namespace: &str| client.spec.all_namespaces || namespace == tenant(client);
+        for id in ids {
+            let Some((namespace, name)) = listed.get(*id).filter(|(namespace, _)| is_tenants(namespace)) else {
+                continue;
+            };
+            if let Some(session) = self.fetch(namespace, name).await? {
+                self.cache.assume_session(session);
+            }
+        }
+        self.cache.note_unknown(ids.iter().filter(|id| !listed.contains_key(**id)).map(|id| id.as_str()));
+        Ok(())
+    }
+
+    /// Uids and names of all sessions as the API server knows them now. One list serves all who wait for it: those who
+    /// came before it began.
+    async fn list_sessions(&self) -> Result<Arc<HashMap<String, (String, String)>>, StoreError> {
+        let seen = self.lists_begun.load(Ordering::SeqCst);
+        let mut latest = self.last_list.lock().await;
+        if latest.number > seen {
+            return Ok(Arc::clone(&latest.sessions));
+        }
+        if let Some(begun) = latest.begun {
+            tokio::time::sleep_until(begun + CATCH_UP_INTERVAL).await;
+        }
+        latest.begun = Some(Instant::now());
+        let number = self.lists_begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let api = Api::<DcvSession>::all(self.client.clone());
+        let list = api
+            .list_metadata(&ListParams::default())
+            .await
+            .map_err(|error| failed("list", "sessions".to_owned(), error))?;
+        let entry = |meta: kube::core::ObjectMeta| Some((meta.uid?, (meta.namespace?, meta.name?)));
+        latest.sessions = Arc::new(list.items.into_iter().filter_map(|item| entry(item.metadata)).collect());
+        latest.number = number;
+        Ok(Arc::clone(&latest.sessions))
+    }
+
+    async fn fetch(&self, namespace: &str, name: &str) -> Result<Option<DcvSession>, StoreError> {
+        let session = self.sessions_of(namespace).get_opt(name).await;
+        session.map_err(|error| failed("read", format!("session {namespace}/{name}"), error))
+    }
+
+    async fn find(&self, client: &ApiClient, ids: &[String]) -> Result<Vec<SessionView>, StoreError> {
+        let unknown = || -> Vec<_> { ids.iter().filter(|id| self.cache.may_be_new(id)).collect() };
+        if !unknown().is_empty() {
+            tokio::time::sleep(WATCH_GRACE).await;
+        }
+        let unknown = unknown();
+        if !unknown.is_empty() {
+            let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.catch_up(client, &unknown)).await;
+            caught_up.unwrap_or(Err(StoreError::Late("a list of sessions")))?;
+        }
+        Ok(ids.iter().flat_map(|id| self.cache.sessions_of_id(client, id)).collect())
+    }
+
+    async fn make(&self, client: &ApiClient, mut session: DcvSession) -> Result<Arc<DcvSession>, StoreError> {
+        let (namespace, name) = (tenant(client), session.name_any());
+        session.metadata.namespace = Some(namespace.to_owned());
+        let parameters = PostParams { field_manager: Some(names::BROKER.to_owned()), ..PostParams::default() };
+        let made = match self.sessions_of(namespace).create(&parameters, &session).await {
+            Ok(made) => made,
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {
+                let object = format!("session {namespace}/{name}");
+                self.fetch(namespace, &name).await?.ok_or(StoreError::NotFound(object))?
+            }
+            Err(error) => return Err(failed("create", format!("session {namespace}/{name}"), error)),
+        };
+        Ok(self.cache.assume_session(made))
+    }
+
+    async fn order(&self, session: &DcvSession, desired_state: DesiredState) -> Result<(), StoreError> {
+        let (namespace, name) = (session.namespace().unwrap_or_default(), session.name_any());
+        // The uid keeps the order from a later session of the same name.
+        let patch = json!({"metadata": {"uid": session.metadata.uid}, "spec": {"desiredState": desired_state}});
+        let parameters = PatchParams { field_manager: Some(names::BROKER.to_owned()), ..PatchParams::default() };
+        let patched = match self.sessions_of(&namespace).patch(&name, &parameters, &Patch::Merge(&patch)).await {
+            // Nothing in a finished session can be changed: it ended meanwhile, as it was to.
+            Err(kube::Error::Api(status)) if status.is_invalid() => {
+                let now = self.fetch(&namespace, &name).await?.filter(DcvSession::is_finished);
+                now.ok_or_else(|| StoreError::Refused(words(&status)))?
+            }
+            patched => patched.map_err(|error| self.failed_write("close", session, error))?,
+        };
+        self.cache.assume_session(patched);
+        Ok(())
+    }
+
+    async fn remove(&self, session: &DcvSession) -> Result<(), StoreError> {
+        let (namespace, name) = (session.namespace().unwrap_or_default(), session.name_any());
+        let preconditions = Preconditions { uid: session.uid(), resource_version: None };
+        let parameters = DeleteParams::default().preconditions(preconditions);
+        let deleted = self.sessions_of(&namespace).delete(&name, &parameters).await;
+        match deleted.map_err(|error| self.failed_write("delete", session, error))?.left() {
+            // It stays until the agent has closed the desktop.
+            Some(marked) if !marked.finalizers().is_empty() => drop(self.cache.assume_session(marked)),
+            _ => self.cache.assume_session_gone(session),
+        }
+        Ok(())
+    }
+
+    fn failed_write(&self, action: &'static str, session: &DcvSession, error: kube::Error) -> StoreError {
+        let object = full_name(session);
+        match error {
+            kube::Error::Api(status) if status.is_not_found() => {
+                self.cache.assume_session_gone(session);
+                StoreError::NotFound(object)
+            }
+            error => failed(action, object, error),
+        }
+    }
+
+    async fn read_clients(&self, namespace: &str) {
+        let api = Api::<ApiClient>::namespaced(self.client.clone(), namespace);
+        let list = tokio::time::timeout(CATCH_UP_TIMEOUT, api.list(&ListParams::default())).await;
+        match list {
+            Ok(Ok(list)) => {
+                let mut world = self.cache.write();
+                list.items.into_iter().for_each(|client| drop(world.clients.assume(client)));
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(namespace, error = &error as &dyn std::error::Error, "failed to list clients");
+            }
+            Err(_) => tracing::warn!(namespace, "no answer in time to a list of clients"),
+        }
+    }
+}
+
+fn warn_of_watch(what: &str, error: &watcher::Error) {
+    tracing::warn!(kind = what, error = error as &dyn std::error::Error, "watch failed, trying again");
+}
+
+fn change<K: Resource<DynamicType = ()>>(event: Event<DeserializeGuard<K>>) -> Option<Change<K>> {
+    let readable = |object: DeserializeGuard<K>| match object.0 {
+        Ok(object) => Some(object),
+        Err(error) => {
+            let name = error.metadata.name.as_deref().unwrap_or_default();
+            tracing::warn!(kind = %K::kind(&()), name, error = %error, "unreadable object skipped");
+            None
+        }
+    };
+    match event {
+        Event::Init => Some(Change::ListBegins),
+        Event::InitApply(object) => readable(object).map(Change::Listed),
+        Event::InitDone => Some(Change::ListEnds),
+        Event::Apply(object) => readable(object).map(Change::Put),
+        Event::Delete(object) => {
+            let version = version(&object);
+            object.meta().uid.clone().map(|uid| Change::Gone { uid, version })
+        }
+    }
+}
+
+/// What a failed call means. What the API server refuses for a reason in the object is the client's to read; that we
+/// lack a right is not.
+fn failed(action: &'static str, object: String, error: kube::Error) -> StoreError {
+    match error {
+        kube::Error::Api(status) if status.is_invalid() || is_denied(&status) => StoreError::Refused(words(&status)),
+        error => StoreError::Api { action, object, source: Box::new(error) },
+    }
+}
+
+/// What an admission policy's own words follow.
+const DENIED: &str = "denied request: ";
+
+/// By an admission policy, a quota or a namespace that ends. That we lack a right reads `cannot create resource "x"`.
+fn is_denied(status: &Status) -> bool {
+    status.is_forbidden() && (status.message.contains(DENIED) || !status.message.contains(" resource \""))
+}
+
+fn full_name(session: &DcvSession) -> String {
+    format!("session {}/{}", session.namespace().unwrap_or_default(), session.name_any())
+}
+
+/// The causes without the object's name, which the client does not know; else the whole message.
+fn words(status: &Status) -> String {
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    let causes: Vec<_> = causes
+        .map(|cause| match (cause.message.split_once(DENIED), cause.field.as_str()) {
+            (Some((_, words)), _) => words.to_owned(),
+            (None, "") => cause.message.clone(),
+            (None, field) => format!("{field}: {}", cause.message),
+        })
+        .collect();
+    if causes.is_empty() { status.message.clone() } else { causes.join("; ") }
+}
+
+impl Store for KubeStore {
+    fn is_ready(&self) -> bool {
+        self.cache.is_ready()
+    }
+
+    fn keys(&self, kind: Kind) -> Option<Arc<Keys>> {
+        self.cache.keys(kind)
+    }
+
+    fn client(&self, uid: &str) -> Option<Arc<ApiClient>> {
+        self.cache.client(uid)
+    }
+
+    fn client_by_id(&self, client_id: &str) -> Option<Arc<ApiClient>> {
+        self.cache.client_by_id(client_id)
+    }
+
+    fn refresh_clients<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, ()> {
+        self.read_clients(namespace).boxed()
+    }
+
+    fn sessions(
+        &self,
+        client: &ApiClient,
+        after: Option<&Position>,
+        limit: usize,
+        keep: &dyn Fn(&SessionView) -> bool,
+    ) -> Vec<SessionView> {
+        self.cache.sessions(client, after, limit, keep)
+    }
+
+    fn find_sessions<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        ids: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<SessionView>, StoreError>> {
+        self.find(client, ids).boxed()
+    }
+
+    fn session_named<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Arc<DcvSession>>, StoreError>> {
+        async move {
+            match self.cache.session_named(client, name) {
+                Some(session) => Ok(Some(session)),
+                None => Ok(self.fetch(tenant(client), name).await?.map(|session| self.cache.assume_session(session))),
+            }
+        }
+        .boxed()
+    }
+
+    fn servers(&self, client: &ApiClient) -> Vec<ServerView> {
+        self.cache.servers(client)
+    }
+
+    fn waiting(&self) -> usize {
+        self.cache.waiting()
+    }
+
+    fn reserve(&self, client: &ApiClient, session: &DcvSession) -> Option<Reservation> {
+        self.cache.reserve(client, session)
+    }
+
+    fn create<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        session: DcvSession,
+    ) -> BoxFuture<'a, Result<Arc<DcvSession>, StoreError>> {
+        self.make(client, session).boxed()
+    }
+
+    fn set_desired_state<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        session: &'a DcvSession,
+        desired_state: DesiredState,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.order(session, desired_state).boxed()
+    }
+
+    fn delete<'a>(&'a self, _client: &'a ApiClient, session: &'a DcvSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.remove(session).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as StdMutex;
+
+    use bytes::Bytes;
+    use http::Response;
+    use http_body_util::Full;
+    use serde_json::Value;
+
+    use super::*;
+
+    const ID: &str = "7f8a2c1e-0000-4000-8000-000000000001";
+
+    /// What was called, and what is answered: status and body.
+    struct Server {
+        calls: Arc<StdMutex<Vec<String>>>,
+        store: KubeStore,
+    }
+
+    impl Server {
+        fn new(answer: impl Fn(&str, &str) -> (u16, Value) + Send + Sync + 'static) -> Self {
+            let calls: Arc<StdMutex<Vec<String>>> = Arc::default();
+            let (seen, answer) = (Arc::clone(&calls), Arc::new(answer));
+            let service = tower::service_fn(move |request: http::Request<kube::client::Body>| {
+                let (seen, answer) = (Arc::clone(&seen), Arc::clone(&answer));
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let path = parts.uri.path_and_query().unwrap().to_string();
+                    let path = path.trim_start_matches("/apis/dcv-operator.io/v1alpha1/").trim_end_matches(['?', '&']);
+                    let method = parts.method.as_str();
+                    let body = String::from_utf8(body.collect_bytes().await?.to_vec())?;
+                    let body = if method == "POST" { "" } else { body.as_str() };
+                    seen.lock().unwrap().push(format!("{method} {path} {body}").trim_end().to_owned());
+                    let (code, value) = answer(method, path);
+                    let body = Full::<Bytes>::from(serde_json::to_vec(&value)?);
+                    Ok::<_, tower::BoxError>(Response::builder().status(code).body(body)?)
+                }
+            });
+            let store = KubeStore::new(Client::new(service, "default"), "dcv-system");
+            let mut world = store.cache.write();
+            world.apply_session(Change::ListBegins);
+            world.apply_session(Change::ListEnds);
+            drop(world);
+            Self { calls, store }
+        }
+
+        fn calls(&self) -> Vec<String> {
+            std::mem::take(&mut self.calls.lock().unwrap())
+        }
+
+        async fn find(&self, id: &str) -> usize {
+            self.store.find(&client(), &[id.to_owned()]).await.unwrap().len()
+        }
+    }
+
+    fn client() -> ApiClient {
+        serde_json::from_value(json!({
+            "apiVersion": "dcv-operator.io/v1alpha1", "kind": "ApiClient",
+            "metadata": {"name": "c", "namespace": "red", "uid": "uid-c"}, "spec": {},
+        }))
+        .unwrap()
+    }
+
+    fn session_value(version: u64) -> Value {
+        json!({
+            "apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvSession",
+            "metadata": {"name": "a", "namespace": "red", "uid": ID, "resourceVersion": version.to_string(),
+                "finalizers": [names::SESSION_FINALIZER]},
+            "spec": {"owner": "ann", "type": "VIRTUAL"},
+        })
+    }
+
+    fn session(version: u64) -> DcvSession {
+        serde_json::from_value(session_value(version)).unwrap()
+    }
+
+    fn status(code: u16, reason: &str, message: &str) -> (u16, Value) {
+        let status = json!({"apiVersion": "v1", "kind": "Status", "status": "Failure", "code": code, "reason": reason,
+            "message": message});
+        (code, status)
+    }
+
+    fn list(items: &[Value]) -> (u16, Value) {
+        let list = json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadataList",
+            "metadata": {"resourceVersion": "9"}, "items": items});
+        (200, list)
+    }
+
+    fn metadata(namespace: &str) -> Value {
+        json!({"apiVersion": "meta.k8s.io/v1", "kind": "PartialObjectMetadata",
+            "metadata": {"name": "a", "namespace": namespace, "uid": ID}})
+    }
+
+    #[tokio::test]
+    async fn a_session_of_another_replica_is_found_before_the_watch_shows_it() {
+        let server = Server::new(|_, path| match path {
+            "dcvsessions" => list(&[metadata("red")]),
+            _ => (200, session_value(7)),
+        });
+        assert_eq!(server.find(ID).await, 1);
+        assert_eq!(server.calls(), ["GET dcvsessions", "GET namespaces/red/dcvsessions/a"]);
+        assert_eq!(server.find(ID).await, 1);
+        assert_eq!(server.calls(), Vec::<String>::new(), "it is in the cache now");
+    }
+
+    #[tokio::test]
+    async fn an_id_that_nobody_has_is_asked_for_once_and_another_tenants_is_not_read() {
+        let server = Server::new(|_, _| list(&[]));
+        assert_eq!((server.find(ID).await, server.find(ID).await), (0, 0));
+        assert_eq!(server.calls(), ["GET dcvsessions"]);
+        assert_eq!(server.find("console").await, 0);
+        assert_eq!(server.calls(), Vec::<String>::new(), "no uid, so no session is about to appear under it");
+        let server = Server::new(|_, _| list(&[metadata("blue")]));
+        assert_eq!(server.find(ID).await, 0);
+        assert_eq!(server.calls(), ["GET dcvsessions"]);
+    }
+
+    #[tokio::test]
+    async fn one_list_serves_all_who_wait_for_it() {
+        let server = Server::new(|_, _| list(&[]));
+        let ids: Vec<_> = (0..20).map(|number| format!("7f8a2c1e-0000-4000-8000-{number:012}")).collect();
+        futures::future::join_all(ids.iter().map(|id| server.find(id))).await;
+        let lists = server.calls().len();
+        assert!(lists <= 2, "{lists} lists for 20 calls at once");
+    }
+
+    #[tokio::test]
+    async fn an_id_is_not_called_unknown_when_the_api_server_cannot_say() {
+        let server = Server::new(|_, _| status(500, "InternalError", "etcd"));
+        assert!(server.store.find(&client(), &[ID.to_owned()]).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_created_session_is_read_at_once_and_one_that_exists_is_taken() {
+        let server = Server::new(|_, _| (201, session_value(7)));
+        server.store.make(&client(), session(0)).await.unwrap();
+        assert_eq!(server.find(ID).await, 1);
+        assert_eq!(server.calls(), ["POST namespaces/red/dcvsessions?&fieldManager=dcv-broker"]);
+        let server = Server::new(|method, _| match method {
+            "POST" => status(409, "AlreadyExists", "exists"),
+            _ => (200, session_value(7)),
+        });
+        assert_eq!(server.store.make(&client(), session(0)).await.unwrap().metadata.uid.as_deref(), Some(ID));
+    }
+
+    #[tokio::test]
+    async fn what_the_cluster_refuses_for_the_object_is_told_and_our_own_lack_of_rights_is_not() {
+        let refusal = async |code: u16, reason: &'static str, message: &'static str| {
+            let server = Server::new(move |_, _| status(code, reason, message));
+            match server.store.make(&client(), session(0)).await {
+                Err(StoreError::Refused(words)) => Some(words),
+                Err(_) => None,
+                Ok(_) => panic!("made"),
+            }
+        };
+        let policy =
+            "dcvsessions \"a\" is forbidden: ValidatingAdmissionPolicy 'p' denied request: owner cannot be root";
+        assert_eq!(refusal(403, "Forbidden", policy).await.as_deref(), Some(policy));
+        assert_eq!(refusal(403, "Forbidden", "exceeded quota: q").await.as_deref(), Some("exceeded quota: q"));
+        assert_eq!(refusal(422, "Invalid", "spec.owner: bad").await.as_deref(), Some("spec.owner: bad"));
+        let rights =
+            "dcvsessions is forbidden: User \"b\" cannot create resource \"dcvsessions\" in the namespace \"red\"";
+        assert_eq!(refusal(403, "Forbidden", rights).await, None);
+        assert_eq!(refusal(500, "InternalError", "etcd").await, None);
+        let causes = json!({"causes": [
+            {"reason": "FieldValueInvalid", "message": "Policy 'p' denied request: owner must match ^a"},
+            {"reason": "FieldValueInvalid", "message": "too long", "field": "spec.owner"},
+        ]});
+        let mut body = status(422, "Invalid", "whole").1;
+        body["details"] = causes;
+        let status: Status = serde_json::from_value(body).unwrap();
+        assert_eq!(words(&status), "owner must match ^a; spec.owner: too long");
+    }
+
+    #[tokio::test]
+    async fn a_delete_names_the_object_it_means_and_shows_at_once() {
+        let server = Server::new(|_, _| {
+            let mut marked = session_value(9);
+            marked["metadata"]["deletionTimestamp"] = json!("2026-11-21T10:00:00Z");
+            (200, marked)
+        });
+        server.store.cache.write().apply_session(Change::Put(session(5)));
+        server.store.remove(&session(5)).await.unwrap();
+        let expected = format!("DELETE namespaces/red/dcvsessions/a {{\"preconditions\":{{\"uid\":\"{ID}\"}}}}");
+        assert_eq!(server.calls(), [expected]);
+        let found = server.store.find(&client(), &[ID.to_owned()]).await.unwrap();
+        assert!(found[0].session.is_closing());
+
+        let server = Server::new(|_, _| status(404, "NotFound", "gone"));
+        server.store.cache.write().apply_session(Change::Put(session(5)));
+        assert!(matches!(server.store.remove(&session(5)).await, Err(StoreError::NotFound(_))));
+        assert_eq!(server.find(ID).await, 0);
+        assert_eq!(server.calls().len(), 1, "known to be gone");
+    }
+
+    #[tokio::test]
+    async fn a_close_names_the_object_it_means_and_one_that_ended_meanwhile_is_no_failure() {
+        let server = Server::new(|_, _| (200, session_value(9)));
+        server.store.order(&session(5), DesiredState::Closed).await.unwrap();
+        let body = format!("{{\"metadata\":{{\"uid\":\"{ID}\"}},\"spec\":{{\"desiredState\":\"Closed\"}}}}");
+        let expected = format!("PATCH namespaces/red/dcvsessions/a?&fieldManager=dcv-broker {body}");
+        assert_eq!(server.calls(), [expected]);
+
+        let ended = |method: &str, _: &str| {
+            let mut finished = session_value(9);
+            finished["status"] = json!({"state": "DELETED", "conditions": [{"type": "Finished", "status": "True",
+                "reason": "EndedOnHost", "message": "", "lastTransitionTime": "2026-11-21T10:00:00Z"}]});
+            if method == "PATCH" {
+                status(422, "Invalid", "a finished session may not be changed")
+            } else {
+                (200, finished)
+            }
+        };
+        assert!(Server::new(ended).store.order(&session(5), DesiredState::Closed).await.is_ok());
+        let refused = |method: &str, _: &str| match method {
+            "PATCH" => status(422, "Invalid", "no"),
+            _ => (200, session_value(9)),
+        };
+        let outcome = Server::new(refused).store.order(&session(5), DesiredState::Closed).await;
+        assert!(matches!(outcome, Err(StoreError::Refused(_))));
+    }
+}

@@ -1,0 +1,207 @@
+//! The broker: Session Manager's REST API over the cluster's objects.
+//!
+//! Stateless: any number of replicas serve the same answers, from caches, and write straight to the API server. It
+//! places nothing and runs nothing. No type of the cluster reaches a client, no wire type reaches the cluster.
+
+mod auth;
+mod availability;
+mod body;
+mod cache;
+mod dcv;
+mod kube_store;
+mod problem;
+mod promise;
+mod serve;
+mod store;
+mod tls;
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::extract::Request;
+use axum::extract::State;
+use axum::middleware;
+use axum::middleware::Next;
+use axum::response::IntoResponse;
+use axum::response::Response;
+use axum::routing::get;
+use axum::routing::post;
+use http::HeaderName;
+use http::HeaderValue;
+use http::header::CACHE_CONTROL;
+use jiff::Timestamp;
+use serde_json::Value;
+use serde_json::json;
+use tower::ServiceBuilder;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
+use uuid::Uuid;
+
+pub use self::problem::Problem;
+pub use self::serve::Error;
+pub use self::serve::run;
+pub use self::store::Keys;
+pub use self::store::Store;
+
+use crate::token;
+use crate::token::Claims;
+
+/// What a broker is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Address to listen on.
+    pub bind_host: IpAddr,
+    /// Port to listen on; 0: any free one, which the log names.
+    pub https_port: u16,
+    /// Where the certificate comes from.
+    pub tls: Tls,
+    /// Where health and metrics are served.
+    pub health_address: SocketAddr,
+    /// The release namespace, which holds the signing keys.
+    pub namespace: String,
+    /// What the API allows and how long things last.
+    pub rules: Rules,
+}
+
+/// Where the certificate comes from.
+#[derive(Clone, Debug)]
+pub enum Tls {
+    /// PEM files, read again when they change.
+    Files {
+        /// Certificate chain.
+        certificate: PathBuf,
+        /// Private key.
+        key: PathBuf,
+    },
+    /// Made at the start, for this machine.
+    SelfMade {
+        /// Where to write the certificate of its authority.
+        ca_out: Option<PathBuf>,
+    },
+}
+
+/// What the API allows and how long things last: the documented settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rules {
+    /// Minutes a connection token lives.
+    pub connect_session_token_duration_minutes: u32,
+    /// Seconds a deleted session is still listed. 0: its object is deleted with it.
+    pub delete_session_duration_seconds: u32,
+    /// How many sessions may wait in the queue.
+    pub create_sessions_queue_max_size: usize,
+    /// Seconds a session may wait there.
+    pub create_sessions_queue_max_time_seconds: u32,
+    /// Most arguments of an autorun file.
+    pub autorun_file_arguments_max_size: usize,
+    /// Most characters of each.
+    pub autorun_file_arguments_max_argument_length: usize,
+}
+
+impl Default for Rules {
+    /// The documented defaults.
+    fn default() -> Self {
+        Self {
+            connect_session_token_duration_minutes: 60,
+            delete_session_duration_seconds: 3600,
+            create_sessions_queue_max_size: 1000,
+            create_sessions_queue_max_time_seconds: 1800,
+            autorun_file_arguments_max_size: 50,
+            autorun_file_arguments_max_argument_length: 150,
+        }
+    }
+}
+
+/// What every handler works with.
+pub struct App {
+    /// The cluster.
+    pub store: Arc<dyn Store>,
+    /// What the API allows.
+    pub rules: Rules,
+    /// The clock.
+    pub now: fn() -> Timestamp,
+}
+
+impl App {
+    /// Signs claims with the current key of their kind.
+    fn sign<C: Claims>(&self, claims: &C) -> Result<String, Problem> {
+        let keys = self.store.keys(C::KIND).ok_or(Problem::Starting)?;
+        let signer = keys.private.signer((self.now)()).ok_or(Problem::Starting)?;
+        token::sign(claims, signer).map_err(|error| Problem::Internal(Box::new(error)))
+    }
+}
+
+/// Largest body, in bytes: some forty requests with the longest permissions file each.
+const BODY_MAX_BYTES: usize = 4 << 20;
+
+/// Longest time until a request is answered.
+const REQUEST_TIMEOUT: Duration = Duration::from_mins(1);
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Id of a request: in its answer, in a header of every answer, and in the log.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestId(Uuid);
+
+impl RequestId {
+    /// The id as text.
+    fn text(self) -> String {
+        self.0.to_string()
+    }
+}
+
+/// Everything the broker serves.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/oauth2/token", post(auth::issue_token))
+        .merge(dcv::routes())
+        .fallback(async || Problem::NoSuchPath)
+        .method_not_allowed_fallback(async || Problem::NoSuchMethod)
+        .layer(
+            ServiceBuilder::new()
+                .layer(middleware::from_fn(identify))
+                .layer(CatchPanicLayer::custom(after_panic))
+                .layer(middleware::from_fn(limit_time))
+                .layer(DefaultBodyLimit::max(BODY_MAX_BYTES)),
+        )
+        .with_state(app)
+}
+
+/// `GET /health`: what load balancers poll, without a token.
+async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
+    if app.store.is_ready() { Ok(Json(json!({"status": "ok"}))) } else { Err(Problem::Starting) }
+}
+
+/// Gives the request its id. No answer may be kept by a cache: many hold tokens, all are of the moment.
+async fn identify(mut request: Request, next: Next) -> Response {
+    let id = RequestId(Uuid::new_v4());
+    // The path stays out: it names people.
+    let span = tracing::info_span!("request", request_id = %id.0, method = %request.method());
+    request.extensions_mut().insert(id);
+    let mut response = next.run(request).instrument(span).await;
+    let headers = response.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if let Ok(value) = HeaderValue::try_from(id.text()) {
+        headers.insert(REQUEST_ID, value);
+    }
+    response
+}
+
+async fn limit_time(request: Request, next: Next) -> Response {
+    tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await.unwrap_or_else(|_| Problem::Late.into_response())
+}
+
+fn after_panic(panic: Box<dyn Any + Send + 'static>) -> Response {
+    let text = panic
+        .downcast::<String>()
+        .map(|text| *text)
+        .or_else(|panic| panic.downcast::<&str>().map(|text| (*text).to_owned()));
+    Problem::Internal(text.unwrap_or_else(|_| "panic".to_owned()).into()).into_response()
+}

@@ -1,0 +1,167 @@
+//! The seam between handlers and the cluster.
+//!
+//! Every lookup takes the client, so that no handler can forget the tenant: a client sees the sessions of its own
+//! namespace, with `allNamespaces` those of all, and the servers that admit its namespace.
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use jsonwebtoken::jwk::JwkSet;
+
+use super::availability::Load;
+use super::promise::Reservation;
+use crate::api::ApiClient;
+use crate::api::DcvServer;
+use crate::api::DcvSession;
+use crate::api::session::DesiredState;
+use crate::token::KeySet;
+use crate::token::Kind;
+
+/// The keys of one kind of token.
+pub struct Keys {
+    /// With the private halves.
+    pub private: KeySet,
+    /// The public halves.
+    pub public: JwkSet,
+}
+
+impl Keys {
+    /// A set with its public halves.
+    pub fn new(private: KeySet) -> Self {
+        Self { public: private.public(), private }
+    }
+}
+
+/// Where an object stands in every list: by creation, then uid.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// When it was created.
+    pub created: Timestamp,
+    /// Its uid.
+    pub uid: String,
+}
+
+impl Position {
+    /// The position of an object.
+    pub fn of<K: kube::Resource>(object: &K) -> Self {
+        let meta = object.meta();
+        Self {
+            created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            uid: meta.uid.clone().unwrap_or_default(),
+        }
+    }
+}
+
+/// A server, and what is on it.
+#[derive(Clone)]
+pub struct ServerView {
+    /// The server.
+    pub server: Arc<DcvServer>,
+    /// Sessions on it, of all tenants.
+    pub load: Load,
+    /// Whether the client may see it in lists.
+    pub is_visible: bool,
+}
+
+/// A session, and the server it is on.
+#[derive(Clone)]
+pub struct SessionView {
+    /// The session.
+    pub session: Arc<DcvSession>,
+    /// Its server, once it is bound to one that exists.
+    pub server: Option<ServerView>,
+}
+
+/// Why the cluster did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The object does not exist.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// The API server refuses the object; its words, fit for the client.
+    #[error("{0}")]
+    Refused(String),
+    /// The call failed.
+    #[error("failed to {action} {object}")]
+    Api {
+        /// What we were doing.
+        action: &'static str,
+        /// To which object.
+        object: String,
+        /// What went wrong.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// The API server did not answer in time.
+    #[error("no answer in time to {0}")]
+    Late(&'static str),
+}
+
+/// Reads from caches, writes to the API server; what was written is read at once.
+pub trait Store: Send + Sync + 'static {
+    /// Whether all caches are filled and keys are there.
+    fn is_ready(&self) -> bool;
+
+    /// The keys of a kind of token that brokers sign.
+    fn keys(&self, kind: Kind) -> Option<Arc<Keys>>;
+
+    /// The client of this uid.
+    fn client(&self, uid: &str) -> Option<Arc<ApiClient>>;
+
+    /// The client that logs in with this id; an accepted one before any other.
+    fn client_by_id(&self, client_id: &str) -> Option<Arc<ApiClient>>;
+
+    /// Reads the clients of a namespace anew, for one that another replica knows already.
+    fn refresh_clients<'a>(&'a self, namespace: &'a str) -> BoxFuture<'a, ()>;
+
+    /// Up to `limit` sessions of the client behind `after` that `keep` wants, in order.
+    fn sessions(
+        &self,
+        client: &ApiClient,
+        after: Option<&Position>,
+        limit: usize,
+        keep: &dyn Fn(&SessionView) -> bool,
+    ) -> Vec<SessionView>;
+
+    /// The client's sessions of these ids, in no order. Before an id is taken for unknown, the API server is asked.
+    fn find_sessions<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        ids: &'a [String],
+    ) -> BoxFuture<'a, Result<Vec<SessionView>, StoreError>>;
+
+    /// The client's session of this object name, in its own namespace, asked from the API server when not in the cache.
+    fn session_named<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        name: &'a str,
+    ) -> BoxFuture<'a, Result<Option<Arc<DcvSession>>, StoreError>>;
+
+    /// The servers the client may see, in order.
+    fn servers(&self, client: &ApiClient) -> Vec<ServerView>;
+
+    /// How many sessions made by brokers wait in the queue.
+    fn waiting(&self) -> usize;
+
+    /// A place for `session` of this client, if a server fits now.
+    fn reserve(&self, client: &ApiClient, session: &DcvSession) -> Option<Reservation>;
+
+    /// Makes a session in the client's namespace. One of the same name that exists already is returned instead.
+    fn create<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        session: DcvSession,
+    ) -> BoxFuture<'a, Result<Arc<DcvSession>, StoreError>>;
+
+    /// Asks for a session's end, keeping the object.
+    fn set_desired_state<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        session: &'a DcvSession,
+        desired_state: DesiredState,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Deletes a session's object.
+    fn delete<'a>(&'a self, client: &'a ApiClient, session: &'a DcvSession) -> BoxFuture<'a, Result<(), StoreError>>;
+}

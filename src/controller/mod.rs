@@ -1,0 +1,378 @@
+//! The controller: places sessions, watches over servers, keeps the signing keys, ends and cleans up.
+//!
+//! Three reconcilers, one placing task, one judge of liveness; all of them run only while this process leads. A leader
+//! that loses its Lease drops every task at once and goes on as a follower, with its caches warm: no supervisor is needed
+//! to restart it, and what a task had in memory is gone with it, so nothing of an old term can act in a new one. Invariant:
+//! whatever is written is guarded by the version it was decided on, so two leaders can only waste work.
+
+mod client;
+mod keys;
+mod liveness;
+mod metrics;
+mod placer;
+mod server;
+mod session;
+mod waiting;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::time::Duration;
+use std::time::Instant;
+
+use jiff::SignedDuration;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::Client;
+use kube::runtime::controller::Action;
+use kube::runtime::watcher;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::ApiClient;
+use crate::api::DcvServer;
+use crate::api::DcvSession;
+use crate::api::names;
+use crate::api::session::PlacementPolicy;
+use crate::cluster;
+use crate::cluster::Cache;
+use crate::cluster::Clock;
+use crate::cluster::Retry;
+use crate::cluster::events::Events;
+use crate::cluster::lease;
+use crate::placement::NewServers;
+use crate::telemetry::health;
+use crate::token::Rotation;
+
+pub use liveness::Limits as LivenessLimits;
+pub use server::LabelRule;
+
+/// How the controller behaves.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Namespace of the Leases, keys and Secrets.
+    pub namespace: String,
+    /// Name of this process among its like: the pod's, or the host's.
+    pub instance: String,
+    /// Where health and metrics are served.
+    pub health_address: SocketAddr,
+    /// Policy of sessions that name none.
+    pub placement_policy: PlacementPolicy,
+    /// Which namespaces a server without `allowedNamespaces` admits.
+    pub new_servers: NewServers,
+    /// How often a session that failed on a host is tried again.
+    pub retries: u32,
+    /// How long a delete waits for an unreachable agent.
+    pub delete_timeout: SignedDuration,
+    /// When servers are unreachable and sessions unknown.
+    pub liveness: LivenessLimits,
+    /// How long an unreachable server that nobody uses is kept.
+    pub purge_after: SignedDuration,
+    /// Which labels of a Node its server gets.
+    pub copied_node_labels: Vec<LabelRule>,
+    /// How signing keys follow each other.
+    pub rotation: Rotation,
+    /// Where the time comes from.
+    pub clock: Clock,
+}
+
+/// What ends the controller.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Health cannot be served.
+    #[error("failed to serve health on {address}")]
+    Health {
+        /// Where.
+        address: SocketAddr,
+        /// The cause.
+        #[source]
+        source: io::Error,
+    },
+    /// The process cannot be told to stop.
+    #[error("failed to listen for signals")]
+    Signals(#[source] io::Error),
+    /// A task that runs for the life of the process ended.
+    #[error("a task of the controller ended unexpectedly")]
+    Task(#[source] tokio::task::JoinError),
+}
+
+/// Local copies of what decisions look at.
+#[derive(Clone)]
+pub struct Caches {
+    sessions: Cache<DcvSession>,
+    servers: Cache<DcvServer>,
+    clients: Cache<ApiClient>,
+    namespaces: Cache<Namespace>,
+    nodes: Cache<Node>,
+    leases: Cache<Lease>,
+}
+
+impl Caches {
+    /// The copies, kept current by `tasks`.
+    fn start(client: &Client, namespace: &str, tasks: &mut JoinSet<Result<(), Error>>) -> Self {
+        macro_rules! cache {
+            ($api:expr) => {{
+                let (cache, work) = Cache::new($api, watcher::Config::default());
+                tasks.spawn(async move {
+                    work.await;
+                    Ok(())
+                });
+                cache
+            }};
+        }
+        Self {
+            sessions: cache!(Api::all(client.clone())),
+            servers: cache!(Api::all(client.clone())),
+            clients: cache!(Api::all(client.clone())),
+            namespaces: cache!(Api::all(client.clone())),
+            nodes: cache!(Api::all(client.clone())),
+            leases: cache!(Api::namespaced(client.clone(), namespace)),
+        }
+    }
+
+    async fn ready(&self) {
+        let Self { sessions, servers, clients, namespaces, nodes, leases } = self;
+        tokio::join!(
+            sessions.ready(),
+            servers.ready(),
+            clients.ready(),
+            namespaces.ready(),
+            nodes.ready(),
+            leases.ready()
+        );
+    }
+}
+
+/// What every task of one term shares.
+pub struct Context {
+    client: Client,
+    settings: Settings,
+    caches: Caches,
+    liveness: Arc<liveness::Liveness>,
+    events: Events,
+    metrics: metrics::Metrics,
+    /// Bounds the writes that call sessions unknown.
+    unknown_pace: Pace,
+    clock: Clock,
+}
+
+impl Context {
+    /// What to do after a pass that failed; the one place where that is logged.
+    fn failed(&self, controller: &'static str, object: &str, error: &cluster::Error) -> Action {
+        self.metrics.failed(controller);
+        let err = error as &dyn std::error::Error;
+        match error.retry() {
+            Retry::Soon => {
+                tracing::debug!(controller, object, error = err, "Pass overtaken by a change");
+                Action::requeue(Duration::from_millis(200))
+            }
+            Retry::OnChange => {
+                tracing::warn!(controller, object, error = err, "Pass failed until the object changes");
+                // Not for ever: what refuses it, such as a policy, can change as well.
+                Action::requeue(Duration::from_mins(5))
+            }
+            Retry::Backoff => {
+                tracing::warn!(controller, object, error = err, "Pass failed, trying again");
+                Action::requeue(Duration::from_secs(5))
+            }
+        }
+    }
+}
+
+/// Writes a second that call sessions unknown.
+const UNKNOWN_WRITES_A_SECOND: u32 = 20;
+
+/// Lets a bounded number of things through in each second.
+struct Pace {
+    /// The start of the current second, and how many it has let through.
+    second: Mutex<(Instant, u32)>,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { second: Mutex::new((Instant::now(), 0)) }
+    }
+
+    fn take(&self) -> bool {
+        let mut second = self.second.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if second.0.elapsed() >= Duration::from_secs(1) {
+            *second = (Instant::now(), 0);
+        }
+        second.1 += 1;
+        second.1 <= UNKNOWN_WRITES_A_SECOND
+    }
+}
+
+/// Runs the controller until it is told to stop.
+///
+/// # Errors
+/// What makes it impossible to go on.
+pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
+    let (metrics, registry) = metrics::Metrics::registered();
+    let mut tasks = JoinSet::new();
+    let caches = Caches::start(&client, &settings.namespace, &mut tasks);
+    let (ready, is_ready) = watch::channel(false);
+    let address = settings.health_address;
+    tasks.spawn(async move {
+        health::serve(address, is_ready, registry).await.map_err(|source| Error::Health { address, source })
+    });
+    tasks.spawn({
+        let caches = caches.clone();
+        async move {
+            caches.ready().await;
+            tracing::info!("Caches are filled");
+            // Followers too: a rollout waits for them.
+            ready.send_replace(true);
+            std::future::pending().await
+        }
+    });
+
+    let (leading, is_leading) = watch::channel(None);
+    let stop = CancellationToken::new();
+    let candidacy = lease::Candidacy {
+        api: Api::namespaced(client.clone(), &settings.namespace),
+        name: names::LEADER_LEASE.to_owned(),
+        // Unique for each life: a process that is restarted must not take its own old record for a term of its own.
+        identity: format!("{}_{}", settings.instance, uuid::Uuid::new_v4()),
+        ttl: lease::LEADER_TTL,
+        clock: settings.clock,
+    };
+    let campaign = tokio::spawn(candidacy.run(leading, stop.clone()));
+
+    let mut terminate = signal(SignalKind::terminate()).map_err(Error::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(Error::Signals)?;
+    let ended = tokio::select! {
+        () = terms(&settings, &client, &caches, &metrics, is_leading) => Ok(()),
+        ended = tasks.join_next() => match ended {
+            Some(Ok(Ok(()))) | None => Ok(()),
+            Some(Ok(Err(error))) => Err(error),
+            Some(Err(error)) => Err(Error::Task(error)),
+        },
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    };
+    tracing::info!("Stopping");
+    // The term is dropped by now, so the Lease can be given up.
+    stop.cancel();
+    campaign.await.map_err(Error::Task)?;
+    ended
+}
+
+/// Acts in each term from its beginning to its end.
+async fn terms(
+    settings: &Settings,
+    client: &Client,
+    caches: &Caches,
+    metrics: &metrics::Metrics,
+    mut leading: watch::Receiver<Option<Instant>>,
+) {
+    loop {
+        if leading.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        tracing::info!("Leading");
+        metrics.lead(true);
+        let context = Arc::new(Context {
+            client: client.clone(),
+            settings: settings.clone(),
+            caches: caches.clone(),
+            liveness: Arc::default(),
+            events: Events::new(client.clone(), names::CONTROLLER, &settings.instance),
+            metrics: metrics.clone(),
+            unknown_pace: Pace::new(),
+            clock: settings.clock,
+        });
+        let mut over = leading.clone();
+        tokio::select! {
+            () = term(&context, leading.clone()) => {}
+            _ = over.wait_for(Option::is_none) => {}
+        }
+        tracing::warn!("Not leading any more");
+        metrics.lead(false);
+        metrics.holding(false);
+    }
+}
+
+/// One term. Dropping it stops everything: each task is owned by it.
+async fn term(context: &Arc<Context>, leading: watch::Receiver<Option<Instant>>) {
+    context.caches.ready().await;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(session::run(Arc::clone(context)));
+    tasks.spawn(server::run(Arc::clone(context)));
+    tasks.spawn(client::run(Arc::clone(context)));
+    tasks.spawn(placer::run(Arc::clone(context)));
+    tasks.spawn(keys::run(Arc::clone(context)));
+    tasks.spawn(liveness::run(Arc::clone(context), leading));
+    tasks.spawn(count(Arc::clone(context)));
+    // None of them ends but by a fault; then the term begins anew, for none may be missing.
+    if let Some(Err(error)) = tasks.join_next().await {
+        tracing::error!(error = &error as &dyn std::error::Error, "A task of the term ended");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn count(context: Arc<Context>) {
+    loop {
+        context.metrics.count(&context.caches);
+        tokio::time::sleep(Duration::from_secs(10)).await;
+    }
+}
+
+#[cfg(test)]
+impl Context {
+    /// A context over `client`, and the work that fills its caches.
+    fn test(client: &Client, clock: Clock) -> (Arc<Self>, JoinSet<Result<(), Error>>) {
+        let settings = Settings {
+            namespace: "dcv-system".into(),
+            instance: "test".into(),
+            health_address: ([127, 0, 0, 1], 0).into(),
+            placement_policy: PlacementPolicy::Spread,
+            new_servers: NewServers::Open,
+            retries: 2,
+            delete_timeout: SignedDuration::from_mins(10),
+            liveness: LivenessLimits {
+                lease: Duration::from_secs(40),
+                unknown_after: Duration::from_secs(20),
+                hold: Duration::from_mins(10),
+            },
+            purge_after: SignedDuration::from_mins(30),
+            copied_node_labels: Vec::new(),
+            rotation: Rotation {
+                period: SignedDuration::from_hours(24 * 30),
+                lead: SignedDuration::from_hours(24),
+                token_lifetime: SignedDuration::from_hours(24),
+            },
+            clock,
+        };
+        let mut tasks = JoinSet::new();
+        let caches = Caches::start(client, &settings.namespace, &mut tasks);
+        let context = Self {
+            client: client.clone(),
+            settings,
+            caches,
+            liveness: Arc::default(),
+            events: Events::new(client.clone(), names::CONTROLLER, "test"),
+            metrics: metrics::Metrics::default(),
+            unknown_pace: Pace::new(),
+            clock,
+        };
+        (Arc::new(context), tasks)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_than_so_many_pass_in_a_second() {
+        let pace = Pace::new();
+        assert_eq!((0..100).filter(|_| pace.take()).count(), 20);
+    }
+}

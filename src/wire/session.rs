@@ -1,0 +1,141 @@
+//! Sessions: describing, deleting and connecting to them.
+
+use jiff::Timestamp;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde::Serialize;
+
+use super::server::KeyValuePair;
+use super::server::Server;
+
+/// A remote desktop.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Session {
+    /// Id of the session, also on its host.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Account it belongs to.
+    pub owner: String,
+    /// Where it runs; absent until placed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server>,
+    /// `CONSOLE` or `VIRTUAL`.
+    #[serde(rename = "Type")]
+    pub type_: String,
+    /// Most clients at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_concurrent_clients: Option<i64>,
+    /// `CREATING`, `READY`, `DELETING`, `DELETED` or `UNKNOWN`.
+    pub state: String,
+    /// `SESSION_PLACING` or `PENDING_PREPARATION`, while `CREATING`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub substate: Option<String>,
+    /// Why it is in this state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state_reason: Option<String>,
+    /// When it was asked for.
+    #[serde(with = "super::time", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::date_time")]
+    pub creation_time: Option<Timestamp>,
+    /// When a client left last; absent when none has.
+    #[serde(with = "super::time", skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::date_time")]
+    pub last_disconnection_time: Option<Timestamp>,
+    /// Clients connected now.
+    pub num_of_connections: i64,
+    /// Folder for file storage.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub storage_root: Option<String>,
+}
+
+/// Which sessions to describe. Everything may be absent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DescribeSessionsRequestData {
+    /// Only these; none: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_ids: Option<Vec<String>>,
+    /// Only those that meet all of these.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filters: Option<Vec<KeyValuePair>>,
+    /// Most sessions in the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "super::integer")]
+    pub max_results: Option<i64>,
+    /// From the answer before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_token: Option<String>,
+}
+
+/// A page of sessions.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DescribeSessionsResponse {
+    /// Id of the call.
+    pub request_id: String,
+    /// The sessions.
+    pub sessions: Vec<Session>,
+    /// Where the next page starts; absent at the end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub next_token: Option<String>,
+}
+
+/// A session to delete.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeleteSessionRequestData {
+    /// Its id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// Its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// Whether its record ends even if its host cannot be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub force: Option<bool>,
+}
+
+/// A session that is being deleted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeleteSessionSuccessfulResponse {
+    /// Its id.
+    pub session_id: String,
+    /// `DELETING`.
+    pub state: String,
+}
+
+/// A session that is not deleted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeleteSessionUnsuccessfulResponse {
+    /// The id that was given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub session_id: Option<String>,
+    /// Why not.
+    pub failure_reason: String,
+}
+
+/// What became of each session to delete.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct DeleteSessionsResponse {
+    /// Id of the call.
+    pub request_id: String,
+    /// Those that are being deleted.
+    pub successful_list: Vec<DeleteSessionSuccessfulResponse>,
+    /// Those that are not.
+    pub unsuccessful_list: Vec<DeleteSessionUnsuccessfulResponse>,
+}
+
+/// What a person needs to connect.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct GetSessionConnectionDataResponse {
+    /// The session.
+    pub session: Session,
+    /// Token that lets the person in.
+    pub connection_token: String,
+}
