@@ -41,7 +41,7 @@ use crate::cluster::lease::ServerLease;
 use crate::cluster::merge_patch;
 
 /// Longest time one close or change of permissions may take before it is tried anew.
-const HOST_TIMEOUT: Duration = Duration::from_secs(60);
+const HOST_TIMEOUT: Duration = Duration::from_mins(1);
 /// Wait between two closes after a create that took too long.
 const CLEAR_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait before a refused write is tried again.
