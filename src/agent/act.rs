@@ -331,7 +331,12 @@ async fn release(api: &Api<DcvSession>, lease: &ServerLease, session: &Arc<DcvSe
     let patch: Patch<Value> = Patch::Json(serde_json::from_value(patch).expect("it is written as a JSON patch"));
     let name = session.name_any();
     let parameters = parameters();
-    settle(api, lease, session, "remove our finalizer from", api.patch(&name, &parameters, &patch)).await
+    let outcome = settle(api, lease, session, "remove our finalizer from", api.patch(&name, &parameters, &patch)).await;
+    match outcome {
+        // With its last finalizer the object goes; what is answered is how it was, under the version it had.
+        Outcome::Done(Some(session)) if session.finalizers().is_empty() => Outcome::Done(None),
+        outcome => outcome,
+    }
 }
 
 /// The merge patch that makes the stored status `status`. It always names server and attempt, which the admission policy
