@@ -41,7 +41,7 @@ use crate::cluster::lease::ServerLease;
 use crate::cluster::merge_patch;
 
 /// Longest time one close or change of permissions may take before it is tried anew.
-const HOST_TIMEOUT: Duration = Duration::from_secs(60);
+const HOST_TIMEOUT: Duration = Duration::from_mins(1);
 /// Wait between two closes after a create that took too long.
 const CLEAR_RETRY: Duration = Duration::from_secs(1);
 /// Longest wait before a refused write is tried again.
@@ -331,7 +331,12 @@ async fn release(api: &Api<DcvSession>, lease: &ServerLease, session: &Arc<DcvSe
     let patch: Patch<Value> = Patch::Json(serde_json::from_value(patch).expect("it is written as a JSON patch"));
     let name = session.name_any();
     let parameters = parameters();
-    settle(api, lease, session, "remove our finalizer from", api.patch(&name, &parameters, &patch)).await
+    let outcome = settle(api, lease, session, "remove our finalizer from", api.patch(&name, &parameters, &patch)).await;
+    match outcome {
+        // With its last finalizer the object goes; what is answered is how it was, under the version it had.
+        Outcome::Done(Some(session)) if session.finalizers().is_empty() => Outcome::Done(None),
+        outcome => outcome,
+    }
 }
 
 /// The merge patch that makes the stored status `status`. It always names server and attempt, which the admission policy

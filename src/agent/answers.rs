@@ -64,29 +64,29 @@ mod tests {
     use super::*;
     use crate::api::DcvServer;
 
-    fn version(version: &str) -> Option<Arc<DcvServer>> {
+    fn version(version: &str) -> Arc<DcvServer> {
         let mut server = DcvServer::default();
         server.metadata.resource_version = Some(version.into());
-        Some(Arc::new(server))
+        Arc::new(server)
     }
 
     #[test]
     fn an_answer_holds_until_the_watch_has_anything_newer() {
         let mut answers = Answers::default();
-        answers.put("a", Some("5".into()), version("6"));
-        answers.put("a", Some("6".into()), version("7"));
-        assert_eq!(answers.newer("a", version("5")), version("7"));
-        assert_eq!(answers.newer("a", version("6")), version("7"));
-        assert_eq!(answers.newer("a", version("8")), version("8"));
-        assert_eq!(answers.newer("a", version("5")), version("5"), "it is forgotten then");
+        answers.put("a", Some("5".into()), Some(version("6")));
+        answers.put("a", Some("6".into()), Some(version("7")));
+        assert_eq!(answers.newer("a", Some(version("5"))), Some(version("7")));
+        assert_eq!(answers.newer("a", Some(version("6"))), Some(version("7")));
+        assert_eq!(answers.newer("a", Some(version("8"))), Some(version("8")));
+        assert_eq!(answers.newer("a", Some(version("5"))), Some(version("5")), "it is forgotten then");
     }
 
     #[test]
     fn an_object_known_to_be_gone_stays_gone() {
         let mut answers = Answers::<DcvServer>::default();
         answers.put("a", Some("5".into()), None);
-        assert_eq!(answers.newer("a", version("5")), None);
-        answers.put("b", None, version("1"));
-        assert_eq!(answers.newer("b", None), version("1"));
+        assert_eq!(answers.newer("a", Some(version("5"))), None);
+        answers.put("b", None, Some(version("1")));
+        assert_eq!(answers.newer("b", None), Some(version("1")));
     }
 }

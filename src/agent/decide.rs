@@ -246,7 +246,10 @@ impl<'a> Pass<'a> {
             Phase::Ended(_) if !was_created && !is_of_this_attempt(session, instance) => self.close(id),
             Phase::Ended(reason) => self.over(session, reason, false),
             Phase::Running => match self.expiry(session, Some(instance)) {
-                Some(_) => self.close(id),
+                Some(_) => {
+                    self.close(id);
+                    self.tell_slow_close(session);
+                }
                 None => self.report_ready(session, instance),
             },
         }
@@ -440,10 +443,12 @@ impl<'a> Pass<'a> {
     }
 
     fn tell_slow_close(&mut self, session: &Arc<DcvSession>) {
-        let Some(closing) = self.world.ledger.closing.get(&session.id()) else { return };
-        let due = closing.since + SignedDuration::from_secs(QUIET_CLOSE_SECONDS + 1);
+        let closing = self.world.ledger.closing.get(&session.id());
+        let since = closing.map_or(self.world.now, |closing| closing.since);
+        let due = since + SignedDuration::from_secs(QUIET_CLOSE_SECONDS + 1);
         if due <= self.world.now {
-            self.write(session, report::deleting(session, &closing.message, self.world.now));
+            let message = closing.map_or("", |closing| closing.message.as_str());
+            self.write(session, report::deleting(session, message, self.world.now));
         } else {
             self.look_again(due);
         }

@@ -179,9 +179,9 @@ fn follow<K>(
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
-    let (store, changes) = cluster::watch::<K>(api, watcher::Config::default().fields(fields));
+    let (store, events) = cluster::watch::<K>(api, watcher::Config::default().fields(fields));
     let changed = changed.clone();
-    tasks.spawn(changes.for_each(move |_| {
+    tasks.spawn(events.for_each(move |_| {
         changed.notify_one();
         std::future::ready(())
     }));
@@ -220,7 +220,6 @@ struct Agent<B> {
 
 impl<B: Backend> Agent<B> {
     /// Waits until everything that has to be known before the first pass is known.
-    #[expect(clippy::too_many_arguments, reason = "wiring: each is a part made by `run`")]
     async fn start(
         settings: Arc<Settings>,
         client: Client,
@@ -468,7 +467,7 @@ impl<B: Backend> Agent<B> {
             };
             let stranger = decide::stranger(object.as_ref(), &marker.uid, &self.me.server_name);
             let patience = match stranger {
-                Stranger::Gone | Stranger::Elsewhere => Duration::from_secs(60),
+                Stranger::Gone | Stranger::Elsewhere => Duration::from_mins(1),
                 Stranger::Waiting => Duration::from_secs(5),
                 Stranger::Ours => RETRY,
             };

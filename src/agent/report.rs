@@ -63,7 +63,7 @@ pub fn not_created(session: &DcvSession, error: &CreateError, now: Timestamp) ->
         CreateError::Refused(_) => Reason::Refused,
         CreateError::Failed(_) => Reason::Failed,
     };
-    let message = shortened(&error.to_string());
+    let message = shortened(error.to_string());
     let generation = session.metadata.generation;
     let mut status = begin(session, generation, now);
     status.state_reason = Some(message.clone());

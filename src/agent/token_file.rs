@@ -32,7 +32,7 @@ const LIFETIME_SECONDS: i64 = 24 * 3600;
 /// How soon a failed renewal is tried again.
 const RETRY: Duration = Duration::from_secs(30);
 /// Longest sleep, so that a clock that was set is noticed.
-const MAX_SLEEP: Duration = Duration::from_secs(600);
+const MAX_SLEEP: Duration = Duration::from_mins(10);
 
 /// Why a token was not renewed.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +181,7 @@ mod tests {
         let now = mock::clock();
         let start = now.as_second();
         let due = |iat, exp| wait(&parse(&token(iat, exp)).unwrap(), now);
-        assert_eq!(due(start, start + 86_400), Duration::from_secs(43_200));
+        assert_eq!(due(start, start + 86_400), Duration::from_hours(12));
         assert_eq!(due(start - 50, start + 50), Duration::ZERO);
         assert_eq!(due(start - 500, start - 50), Duration::ZERO);
         assert_eq!(parse("nonsense"), None);
@@ -202,7 +202,7 @@ mod tests {
             (201, body)
         });
         let wait = step(&client, &path, now).await.unwrap();
-        assert_eq!(wait, Duration::from_secs(43_200));
+        assert_eq!(wait, Duration::from_hours(12));
         assert_eq!(fs::read_to_string(&path).unwrap(), new);
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         let call = calls.take().remove(0);
@@ -212,7 +212,7 @@ mod tests {
             call.body["spec"]["boundObjectRef"],
             json!({"apiVersion": "v1", "kind": "Secret", "name": "host-1"})
         );
-        assert_eq!(step(&client, &path, now).await.unwrap(), Duration::from_secs(43_200));
+        assert_eq!(step(&client, &path, now).await.unwrap(), Duration::from_hours(12));
         assert_eq!(calls.take(), [], "a good token is left alone");
     }
 

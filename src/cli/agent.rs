@@ -111,7 +111,7 @@ pub struct AgentArgs {
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum BackendName {
-    /// Desktops of TigerVNC, served to browsers by the agent
+    /// Desktops of an X server, served to browsers by the agent
     Vnc,
     /// Made-up hosts, for tests
     Fake,

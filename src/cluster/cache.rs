@@ -5,6 +5,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::Stream;
 use futures::StreamExt;
@@ -17,10 +18,38 @@ use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::reflector;
 use kube::runtime::reflector::Store;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
+
+/// First and longest pause of a watch that fails. Longer ones, such as the runtime's own of 30 seconds, would leave a
+/// component deaf for as long after an outage of a few seconds.
+const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
+
+/// Pauses that double, each shortened at random by up to a half so that many watches do not come back at once.
+#[derive(Default)]
+struct Pauses {
+    failures: u32,
+}
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let [first, longest] = PAUSES;
+        let pause = (first * 2_u32.saturating_pow(self.failures.min(16))).min(longest);
+        self.failures += 1;
+        Some(pause.mul_f64(rand::random_range(0.5..=1.0)))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+}
 
 /// What happened to a local copy. The copy is already current when the change is seen.
 #[derive(Debug)]
@@ -57,7 +86,7 @@ where
     let (store, writer) = reflector::store();
     let changes = watcher(api, config)
         .try_filter_map(|event| async move { Ok(readable(event)) })
-        .default_backoff()
+        .backoff(Pauses::default())
         .reflect(writer)
         .filter_map(|event| async move {
             match event {
@@ -191,5 +220,55 @@ pub(super) fn describe<K: Resource<DynamicType = ()>>(object: &K) -> String {
     match object.namespace() {
         Some(namespace) => format!("{} {namespace}/{}", K::kind(&()), object.name_any()),
         None => format!("{} {}", K::kind(&()), object.name_any()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::Mutex;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use serde_json::json;
+
+    use super::*;
+    use crate::cluster::mock;
+
+    #[test]
+    fn pauses_grow_to_a_bound_and_begin_anew() {
+        let mut pauses = Pauses::default();
+        let seen: Vec<Duration> = pauses.by_ref().take(40).collect();
+        assert!(seen[0] <= PAUSES[0] && seen[0] >= PAUSES[0] / 2);
+        assert!(seen[39] <= PAUSES[1] && seen[39] >= PAUSES[1] / 2);
+        pauses.reset();
+        assert!(pauses.next().is_some_and(|pause| pause <= PAUSES[0]));
+    }
+
+    #[tokio::test]
+    async fn one_unreadable_object_does_not_hide_the_others() {
+        let failures = Arc::new(Mutex::new(1));
+        let client = mock::client(move |_, uri, _| {
+            if uri.contains("watch=") {
+                return (mock::NEVER, json!(null));
+            }
+            let mut failures = failures.lock().unwrap();
+            if *failures > 0 {
+                *failures -= 1;
+                return (500, mock::failure(500, "InternalError"));
+            }
+            let items = json!([
+                {"metadata": {"name": "good", "namespace": "ns", "managedFields": [{"manager": "x"}]}, "data": {"a": "b"}},
+                {"metadata": {"name": "bad", "namespace": "ns"}, "data": "not a map"},
+            ]);
+            (200, json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": items}))
+        });
+        let (cache, work) = Cache::<ConfigMap>::new(Api::all(client), watcher::Config::default());
+        let mut references = Box::pin(cache.references());
+        let task = tokio::spawn(work);
+        cache.ready().await;
+        assert_eq!(references.next().await.unwrap().name, "good");
+        let found = cache.find("ns", "good").unwrap();
+        assert_eq!((found.metadata.managed_fields.clone(), cache.all().len()), (None, 1));
+        task.abort();
     }
 }

@@ -14,6 +14,7 @@ mod server;
 mod session;
 mod waiting;
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::Client;
+use kube::ResourceExt;
 use kube::runtime::controller::Action;
 use kube::runtime::watcher;
 use tokio::signal::unix::SignalKind;
@@ -159,10 +161,24 @@ pub struct Context {
     metrics: metrics::Metrics,
     /// Bounds the writes that call sessions unknown.
     unknown_pace: Pace,
+    /// Sessions of whose end people were told.
+    told: Mutex<HashSet<String>>,
     clock: Clock,
 }
 
+/// More than can end within the time in which their end is news; then the memory begins anew.
+const TOLD_LIMIT: usize = 50_000;
+
 impl Context {
+    /// Whether people are yet to be told of the end of this session; from now on they are not.
+    fn tell_once(&self, session: &DcvSession) -> bool {
+        let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if told.len() >= TOLD_LIMIT {
+            told.clear();
+        }
+        told.insert(session.uid().unwrap_or_default())
+    }
+
     /// What to do after a pass that failed; the one place where that is logged.
     fn failed(&self, controller: &'static str, object: &str, error: &cluster::Error) -> Action {
         self.metrics.failed(controller);
@@ -286,6 +302,7 @@ async fn terms(
             events: Events::new(client.clone(), names::CONTROLLER, &settings.instance),
             metrics: metrics.clone(),
             unknown_pace: Pace::new(),
+            told: Mutex::default(),
             clock: settings.clock,
         });
         let mut over = leading.clone();
@@ -360,6 +377,7 @@ impl Context {
             events: Events::new(client.clone(), names::CONTROLLER, "test"),
             metrics: metrics::Metrics::default(),
             unknown_pace: Pace::new(),
+            told: Mutex::default(),
             clock,
         };
         (Arc::new(context), tasks)

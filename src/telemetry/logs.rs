@@ -36,7 +36,8 @@ pub enum Format {
 /// # Errors
 /// When the filter does not parse, or logging was started before.
 pub fn init(level: &str, format: Format) -> Result<(), InitError> {
-    let filter = EnvFilter::try_new(level).map_err(InitError::Level)?;
+    // Both log what they return as errors as well, and whoever gets an error logs it.
+    let filter = EnvFilter::try_new(format!("kube_client=off,kube_runtime=off,{level}")).map_err(InitError::Level)?;
     let registry = tracing_subscriber::registry().with(filter);
     match format {
         Format::Json => registry.with(Json { out: Out::Stderr }).try_init(),

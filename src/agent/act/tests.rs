@@ -246,6 +246,19 @@ async fn exactly_our_finalizer_is_taken_off_and_only_while_the_list_is_as_seen()
 }
 
 #[tokio::test]
+async fn with_its_last_finalizer_the_object_is_gone_whatever_version_is_answered() {
+    let (mut hands, _) = hands(true, |_, _, _| {
+        let mut answer = (*session()).clone();
+        answer.metadata.finalizers = None;
+        (200, serde_json::to_value(answer).unwrap())
+    })
+    .await;
+    let mut plan = Plan { releases: vec![session()], ..Plan::default() };
+    hands.begin(&mut plan, &mut Ledger::default());
+    assert!(matches!(next(&mut hands).await, Done::Written { outcome: Outcome::Done(None), .. }));
+}
+
+#[tokio::test]
 async fn one_object_is_written_once_at_a_time() {
     let (mut hands, calls) = hands(true, |_, _, _| (200, serde_json::to_value(session().as_ref()).unwrap())).await;
     let mut plan = Plan { writes: vec![refused(), refused()], releases: vec![session()], ..Plan::default() };

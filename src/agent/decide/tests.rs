@@ -419,6 +419,7 @@ fn closing(running: bool, since: i64, not_before: i64) -> Closing {
 #[test]
 fn deleting_is_told_only_when_it_takes_over_two_seconds() {
     let mut setting = Setting::new(vec![ready("a", &deleted())], vec![on_host("a")]);
+    assert_eq!(setting.decide().look_again, Some(at(3)), "as soon as it begins");
     setting.ledger.closing.insert("a".into(), closing(true, -1, 0));
     let plan = setting.decide();
     assert_eq!((told(&plan).len(), plan.look_again), (0, Some(at(2))));
@@ -627,9 +628,9 @@ fn others(plan: &Plan) -> Vec<(String, SessionOrigin)> {
 
 #[test]
 fn sessions_without_an_object_are_listed_counted_and_kept() {
-    let mut setting = Setting::default();
-    setting.host = vec![HostSession { marker: None, ..on_host("hand") }, on_host("gone"), on_host("waiting")];
-    setting.strangers = [("gone".into(), Stranger::Gone), ("waiting".into(), Stranger::Waiting)].into();
+    let host = vec![HostSession { marker: None, ..on_host("hand") }, on_host("gone"), on_host("waiting")];
+    let strangers = [("gone".into(), Stranger::Gone), ("waiting".into(), Stranger::Waiting)].into();
+    let setting = Setting { host, strangers, ..Setting::default() };
     let plan = setting.decide();
     assert_eq!(told(&plan), [""; 0]);
     assert_eq!(plan.counts, (3, 0));

@@ -12,6 +12,8 @@ use super::decide::Step;
 use super::decide::describe;
 use crate::api::DcvSession;
 use crate::api::DcvSessionStatus;
+use crate::api::conditions;
+use crate::api::conditions::SessionCondition;
 use crate::api::names;
 use crate::cluster;
 use crate::cluster::Error;
@@ -35,8 +37,13 @@ pub(super) async fn act(context: &Context, session: &DcvSession, plan: &Plan) ->
         }
         Step::Delete => delete(&api, session).await?,
     }
-    // After the write: a write that is refused is decided on anew, and would tell it again.
-    if let Some(notice) = notice {
+    // After the write: a write that is refused is decided on anew, and would tell it again. What is told of the end of a
+    // session goes with no write of its own, so who was told is remembered.
+    let ends = |status: &DcvSessionStatus| conditions::is_true(&status.conditions, SessionCondition::Finished);
+    let is_end = session.is_finished() || matches!(step, Step::Status(status) if ends(status));
+    if let Some(notice) = notice
+        && (!is_end || context.tell_once(session))
+    {
         context.events.warn(session, notice.action, &notice.reason.as_string(), &notice.note).await;
     }
     Ok(*requeue_after)

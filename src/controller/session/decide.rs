@@ -18,6 +18,9 @@ use crate::api::conditions::SessionCondition;
 use crate::api::session::DesiredState;
 use crate::api::session::RestartPolicy;
 
+/// How long after an end it is still news.
+const FRESH: SignedDuration = SignedDuration::from_mins(1);
+
 /// Everything the decision may look at, read once at the start of the pass.
 #[derive(Clone, Debug, PartialEq)]
 pub struct World {
@@ -110,7 +113,7 @@ pub fn decide(session: &DcvSession, world: &World) -> Plan {
         return deleted(session, world);
     }
     if session.is_finished() {
-        return finished(session, world);
+        return Plan { notice: ended_badly(session, world), ..finished(session, world) };
     }
     if session.spec.desired_state != DesiredState::Running {
         return closing(session, world);
@@ -170,6 +173,16 @@ fn finished(session: &DcvSession, world: &World) -> Plan {
         }
         _ => Plan::nothing(),
     }
+}
+
+/// What its agent has ended by itself and people should know; agents tell nobody. Said for a short time only, as it is
+/// decided anew in each pass, and not where the host is silent: then the end is ours, and was told with it.
+fn ended_badly(session: &DcvSession, world: &World) -> Option<Notice> {
+    let finished = conditions::find(session.conditions(), SessionCondition::Finished)?;
+    let reason = [Reason::Expired, Reason::ServerLost].into_iter().find(|it| finished.reason == it.as_string())?;
+    let completed = session.status.as_ref()?.completion_time.as_ref()?.0;
+    let fresh = completed + FRESH > world.now && world.host == Host::Alive;
+    fresh.then(|| Notice { action: "RunSession", reason, note: finished.message.clone() })
 }
 
 fn observed(session: &DcvSession, world: &World) -> Option<Plan> {

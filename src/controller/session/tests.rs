@@ -531,3 +531,18 @@ fn a_new_time_to_live_is_observed() {
     let expected = DcvSessionStatus { observed_generation: Some(2), ..session.status.clone().unwrap() };
     assert_eq!(*status, expected, "and nothing else changes");
 }
+
+#[test]
+fn people_are_told_of_an_end_by_the_agent_while_it_is_news() {
+    let told = |reason: Reason, host: Host, now: i64| {
+        let session = ready(&json!({}), &json!({}));
+        let status = Draft::of(&session, at(1000)).finished(reason, "maxDurationSeconds is over");
+        decide(&with(session, status), &World { now: at(now), ..world(host) }).notice.map(|it| (it.reason, it.note))
+    };
+    let note = || "maxDurationSeconds is over".to_owned();
+    assert_eq!(told(Reason::Expired, Host::Alive, 1001), Some((Reason::Expired, note())));
+    assert_eq!(told(Reason::ServerLost, Host::Alive, 1001), Some((Reason::ServerLost, note())));
+    assert_eq!(told(Reason::ServerLost, Host::Dead("proof"), 1001), None, "told with our own write");
+    assert_eq!(told(Reason::Expired, Host::Alive, 1060), None, "no news any more");
+    assert_eq!(told(Reason::Closed, Host::Alive, 1001), None);
+}

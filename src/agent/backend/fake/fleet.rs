@@ -350,6 +350,34 @@ servers:
     }
 
     #[test]
+    fn the_documented_table_is_the_mix() {
+        let documented = include_str!("../../../../docs/fleet.md");
+        for (index, row) in MIX.iter().enumerate() {
+            let (sockets, cores, memory) = row.size;
+            let gpu = row.gpu.map_or("none".to_owned(), |(vendor, model)| format!("{vendor} {model}"));
+            let types: Vec<_> = row.session_types.iter().map(|type_| type_.as_str()).collect();
+            let line = format!(
+                "| {index} | {} {} | {} | {sockets} x {cores}, {memory} GiB | {gpu} | {} | {} / {} |",
+                row.os.1,
+                row.os.2,
+                row.pool,
+                types.join(", "),
+                row.limits.0,
+                row.limits.1
+            );
+            assert!(documented.lines().any(|documented| documented == line), "docs/fleet.md lacks: {line}");
+        }
+    }
+
+    #[test]
+    fn the_documented_file_is_a_fleet() {
+        let documented = include_str!("../../../../docs/fleet.md");
+        let file = documented.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let fleet: Fleet = serde_saphyr::from_str(file).unwrap();
+        assert_eq!(fleet.servers.len(), 2);
+    }
+
+    #[test]
     fn the_mix_depends_on_nothing_but_the_name() {
         let fleet = Fleet::default();
         assert_eq!(fleet.blueprint("host-x-11"), fleet.blueprint("host-x-11"));

@@ -103,7 +103,9 @@ async fn listen(connection: Arc<http::Connection>, server: String, changes: watc
                 changes.send_modify(|count| *count += 1);
             }
             None => {
-                seen = None;
+                if seen.take().is_some() {
+                    changes.send_modify(|count| *count += 1); // it is gone, which is a change too
+                }
                 tokio::time::sleep(RETRY).await;
             }
         }
@@ -181,7 +183,7 @@ mod tests {
     use crate::agent::mock;
 
     /// A `fake-host` in this process, and a client of its server `host-test-1`.
-    async fn host() -> (TempDir, PathBuf, Fake) {
+    fn host() -> (TempDir, PathBuf, Fake) {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("fake.sock");
         let serving = serve::Server::bind(&socket, Fleet::default(), mock::clock).unwrap();
@@ -199,7 +201,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_contract_holds() {
-        let (_folder, socket, fake) = host().await;
+        let (_folder, socket, fake) = host();
         let fixture = contract::Fixture {
             backend: &fake,
             owner: "ann".into(),
@@ -215,7 +217,7 @@ mod tests {
 
     #[tokio::test]
     async fn faults_happen_as_often_as_asked() {
-        let (_folder, socket, fake) = host().await;
+        let (_folder, socket, fake) = host();
         let order = contract::order("a", "ann");
         let faults = "/v1/servers/host-test-1/faults";
         let fault = |on: &str, what: &str| serde_json::json!({"on": on, "what": what, "reason": "no licence"});
@@ -236,7 +238,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_create_that_hangs_is_cleared_by_a_close() {
-        let (_folder, socket, fake) = host().await;
+        let (_folder, socket, fake) = host();
         let fault = serde_json::json!({"on": "create", "what": "hang"});
         tell(&socket, "POST", "/v1/servers/host-test-1/faults", fault).await;
         let order = contract::order("a", "ann");
@@ -249,7 +251,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_restarted_host_has_another_boot_and_no_sessions() {
-        let (_folder, socket, fake) = host().await;
+        let (_folder, socket, fake) = host();
         fake.create(&contract::order("a", "ann")).await.unwrap();
         let before = fake.describe().await.unwrap().boot_id;
         let mut changes = fake.changes();
@@ -263,7 +265,7 @@ mod tests {
 
     #[tokio::test]
     async fn connections_are_counted_and_the_last_leaving_is_noted() {
-        let (_folder, socket, fake) = host().await;
+        let (_folder, socket, fake) = host();
         fake.create(&contract::order("a", "ann")).await.unwrap();
         let connections = "/v1/servers/host-test-1/sessions/a/connections";
         tell(&socket, "PUT", connections, serde_json::json!({"number": 2})).await;

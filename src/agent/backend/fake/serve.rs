@@ -39,7 +39,7 @@ use crate::agent::backend::ScreenshotRequest;
 use crate::cluster::Clock;
 
 /// How long a request for changes waits.
-const LONG_POLL: Duration = Duration::from_secs(60);
+const LONG_POLL: Duration = Duration::from_mins(1);
 
 /// A `fake-host` that listens.
 pub struct Server {

@@ -462,10 +462,8 @@ impl Inner {
         Ok(())
     }
 
-    /// What `user` may do in a session now.
-    async fn features(&self, session: &Session, user: &str) -> Features {
-        let permissions = session.permissions();
-        let owner = session.state().order.owner;
+    /// What `user` may do in a session of these permissions.
+    async fn features_by(&self, permissions: &Permissions, owner: &str, user: &str) -> Features {
         let mut groups: Vec<&str> = permissions.osgroups().collect();
         groups.sort_unstable();
         groups.dedup();
@@ -475,16 +473,29 @@ impl Inner {
                 member_of.push(group);
             }
         }
-        permissions.features_of(user, &owner, |group| member_of.contains(&group))
+        permissions.features_of(user, owner, |group| member_of.contains(&group))
     }
 
-    /// The same as what a connection goes by.
-    async fn access(&self, session: &Session, user: &str) -> Access {
-        let features = self.features(session, user).await;
-        if features.contains(Features::DISPLAY) {
-            Ok(Rights::new(features, session.state().order.owner == user))
-        } else {
-            Err(End::NotPermitted)
+    /// What `user` may do in a session now.
+    async fn features(&self, session: &Session, user: &str) -> Features {
+        self.features_by(&session.permissions(), &session.state().order.owner, user).await
+    }
+
+    /// Gives a connection the rights of the permissions in force, or ends it.
+    async fn refresh(&self, session: &Session, number: u64, user: &str) {
+        let owner = session.state().order.owner;
+        loop {
+            let permissions = session.permissions();
+            let features = self.features_by(&permissions, &owner, user).await;
+            let table = session.table();
+            // Replaced meanwhile: what was found must not be set after what the one who replaced them has set.
+            if !Arc::ptr_eq(&permissions, &session.permissions()) {
+                continue;
+            }
+            if let Some(connection) = table.connection(number) {
+                connection.set(access(features, owner == user));
+            }
+            return;
         }
     }
 
@@ -500,6 +511,11 @@ impl Inner {
         let session = self.session(id).filter(|session| !session.is_ended());
         session.ok_or_else(|| BackendError { action, message: format!("session {id} does not run") })
     }
+}
+
+/// The same as what a connection goes by.
+fn access(features: Features, is_owner: bool) -> Access {
+    if features.contains(Features::DISPLAY) { Ok(Rights::new(features, is_owner)) } else { Err(End::NotPermitted) }
 }
 
 /// Runs `work` to its end, also when its caller goes away: half a create or close would leave its other half undone.
@@ -551,11 +567,8 @@ impl Backend for VncBackend {
         let permissions = Permissions::parse(text).map_err(failed(ACTION))?;
         session.set_permissions(text, permissions).map_err(failed(ACTION))?;
         let connected = session.table().users();
-        for (connection, user) in connected {
-            let access = self.inner.access(&session, &user).await;
-            if let Some(connection) = session.table().connection(connection) {
-                connection.set(access);
-            }
+        for (number, user) in connected {
+            self.inner.refresh(&session, number, &user).await;
         }
         Ok(())
     }

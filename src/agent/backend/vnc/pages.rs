@@ -236,8 +236,8 @@ async fn connect(
     from: Option<SocketAddr>,
     socket: axum::extract::ws::WebSocket,
 ) {
-    if let Err(end) = inner.access(session, user).await {
-        return proxy::refuse(socket, end).await;
+    if !inner.features(session, user).await.contains(Features::DISPLAY) {
+        return proxy::refuse(socket, End::NotPermitted).await;
     }
     let most = session.state().order.max_concurrent_clients;
     let admitted = session.table().admit(user, most);
@@ -250,10 +250,7 @@ async fn connect(
     inner.bump();
     tracing::info!(session = session.id, user, from = from.map(|from| from.to_string()), "client connected");
     // Only now: a change of the permissions since the first look has not found this connection in the table.
-    let now = inner.access(session, user).await;
-    if let Some(connection) = session.table().connection(number) {
-        connection.set(now);
-    }
+    inner.refresh(session, number, user).await;
     match session.connect_desktop().await {
         Ok(desktop) => proxy::carry(socket, desktop, access, inner.stop.clone().cancelled_owned()).await,
         Err(error) => {
