@@ -133,7 +133,7 @@ async fn a_session_by_the_steps_of_the_guide_opens_in_a_browser() {
     // The one place for clients is taken: the page of a second one says so.
     let mut second = Browser::start();
     second.open(&rest.connection_url(&id, "ann").await).await;
-    let look = second.until("why it is not let in", |look| look.text.to_lowercase().contains("client")).await;
+    let look = second.until("why it is not let in", |look| look.text.contains("The session is full")).await;
     assert!(!is_painted(&look), "{look:?}");
     second.screenshot("too-many-clients").await;
     second.close().await;
