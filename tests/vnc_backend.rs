@@ -21,6 +21,7 @@ use dcv_operator::agent::backend::Marker;
 use dcv_operator::agent::backend::Order;
 use dcv_operator::agent::backend::Phase;
 use dcv_operator::agent::backend::ScreenshotRequest;
+use dcv_operator::agent::backend::contract;
 use dcv_operator::agent::backend::vnc::VncBackend;
 use dcv_operator::agent::backend::vnc::VncSettings;
 use dcv_operator::agent::backend::vnc::owner_pattern;
@@ -206,6 +207,20 @@ fn check_accounts() {
         let id = Command::new("id").args(["-u", name]).output().unwrap();
         assert_eq!(String::from_utf8_lossy(&id.stdout).trim(), uid.to_string(), "account {name}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_keeps_what_every_backend_promises() {
+    let host = TestHost::new();
+    let backend = host.open().await;
+    let fixture = contract::Fixture {
+        backend: &backend,
+        owner: "ann".into(),
+        refused_owner: "root".into(),
+        init_file: Some("plain.sh".into()),
+    };
+    let end = async |id: &str| kill(Pid::from_raw(host.pid(id, "xServer")), Signal::SIGKILL).unwrap();
+    contract::holds(&fixture, end).await;
 }
 
 #[tokio::test]

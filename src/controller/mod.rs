@@ -5,6 +5,7 @@
 //! to restart it, and what a task had in memory is gone with it, so nothing of an old term can act in a new one. Invariant:
 //! whatever is written is guarded by the version it was decided on, so two leaders can only waste work.
 
+mod adoption;
 mod client;
 mod keys;
 mod liveness;

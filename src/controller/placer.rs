@@ -21,6 +21,8 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Context;
+use super::adoption;
+use super::adoption::Adoption;
 use super::session::draft::Draft;
 use super::waiting;
 use super::waiting::Verdict;
@@ -36,6 +38,7 @@ use crate::placement;
 use crate::placement::Candidate;
 use crate::placement::Explanation;
 use crate::placement::Ledger;
+use crate::placement::Rejection;
 use crate::placement::Request;
 
 /// Binds on their way at the same time.
@@ -130,6 +133,8 @@ enum Written {
 struct Placer {
     context: Arc<Context>,
     ledger: Ledger,
+    /// What could be taken over.
+    others: adoption::Others,
     line: HashMap<String, Waiting>,
     tasks: JoinSet<Done>,
     binds: Arc<Semaphore>,
@@ -147,6 +152,7 @@ impl Placer {
         Self {
             context,
             ledger: Ledger::default(),
+            others: adoption::Others::new(),
             line: HashMap::new(),
             tasks: JoinSet::new(),
             binds: Arc::new(Semaphore::new(BINDS)),
@@ -176,12 +182,16 @@ impl Placer {
                 self.dirty = true;
             }
             Input::Server(Change::Applied(server)) => self.set_server(&server),
-            Input::Server(Change::Deleted(server)) => self.dirty |= self.ledger.remove_server(&server.name_any()),
+            Input::Server(Change::Deleted(server)) => {
+                self.others.remove(&server.name_any());
+                self.dirty |= self.ledger.remove_server(&server.name_any());
+            }
             // Nodes count only through their servers.
             Input::Server(Change::Listed) | Input::Node(Change::Listed) => {
                 let servers = self.context.caches.servers.all();
                 let present: HashSet<String> = servers.iter().map(|server| server.name_any()).collect();
                 self.ledger.retain_servers(|name| present.contains(name));
+                self.others.retain(|name, _| present.contains(name));
                 for server in &servers {
                     self.set_server(server);
                 }
@@ -206,6 +216,12 @@ impl Placer {
         let cordoned = node.and_then(|node| node.spec.as_ref()?.unschedulable).unwrap_or(false);
         let candidate = Candidate::of(server, reachable, cordoned, self.context.settings.new_servers);
         self.dirty |= self.ledger.set_server(candidate);
+        let others = server.status.as_ref().map(|status| status.other_sessions.clone()).unwrap_or_default();
+        self.dirty |= if others.is_empty() {
+            self.others.remove(&name).is_some()
+        } else {
+            self.others.insert(name, others.clone()).as_ref() != Some(&others)
+        };
     }
 
     /// Takes note of a session as it was read.
@@ -304,7 +320,8 @@ impl Placer {
             let session = Arc::clone(&waiting.session);
             let Some(verdict) = self.verdict(&session, at, &mut nowhere) else { continue };
             match verdict {
-                Verdict::Bind(server) => self.bind(&uid, session, &server),
+                Verdict::Bind(server) => self.bind(&uid, session, &server, None),
+                Verdict::Adopt(Adoption { server, session_id }) => self.bind(&uid, session, &server, Some(session_id)),
                 Verdict::Fail(reason, text) => {
                     let status = Draft::of(&session, at).failed(reason, &text);
                     self.tell(&uid, session, status, Some((reason, text)));
@@ -335,6 +352,15 @@ impl Placer {
             Ok(request) => request,
             Err(reason) => return Some(Verdict::Fail(Reason::InvalidRequirements, reason.to_string())),
         };
+        match adoption::of(session, &self.others) {
+            Ok(Some(adoption)) if self.answers(&adoption.server) => return Some(Verdict::Adopt(adoption)),
+            Ok(Some(Adoption { server, .. })) => {
+                let text = format!("server {server}, whose desktop is to be taken over, does not answer");
+                return Some(waiting::decide(session, Err(text), at));
+            }
+            Err(text) => return Some(waiting::decide(session, Err(text), at)),
+            Ok(None) => {}
+        }
         request.avoid = waiting::avoided(session, at);
         let class = request.class();
         let placed = match nowhere.get(&class) {
@@ -342,7 +368,13 @@ impl Placer {
             None => placement::place(&self.ledger, &request, self.context.settings.placement_policy)
                 .inspect_err(|explanation| drop(nowhere.insert(class, explanation.clone()))),
         };
-        Some(waiting::decide(session, placed, at))
+        Some(waiting::decide(session, placed.map_err(|explanation| explanation.to_string()), at))
+    }
+
+    /// Whether a server's agent can be given a session; that the server is full or closed does not matter to one that is
+    /// there already.
+    fn answers(&self, server: &str) -> bool {
+        self.ledger.server(server).is_some_and(|candidate| candidate.shut != Some(Rejection::Unreachable))
     }
 
     /// Writes why the session waits, unless that is said, or something was said a moment ago.
@@ -364,8 +396,8 @@ impl Placer {
         self.wake = Some(self.wake.map_or(time, |wake| wake.min(time)));
     }
 
-    /// Takes the place, then sends the bind.
-    fn bind(&mut self, uid: &str, session: Arc<DcvSession>, server: &str) {
+    /// Takes the place, then sends the bind; `session_id` is that of a desktop to take over.
+    fn bind(&mut self, uid: &str, session: Arc<DcvSession>, server: &str, session_id: Option<String>) {
         let Some(server) = self.ledger.server(server) else { return };
         let (name, server_uid) = (server.name.clone(), server.uid.clone());
         let attempt = session.attempt().saturating_add(1);
@@ -374,7 +406,7 @@ impl Placer {
         let (context, permits, uid) = (Arc::clone(&self.context), Arc::clone(&self.binds), uid.to_owned());
         self.tasks.spawn(async move {
             let _permit = permits.acquire().await.expect("never closed");
-            Done { uid, result: bind(&context, &session, &name, &server_uid).await }
+            Done { uid, result: bind(&context, &session, &name, &server_uid, session_id).await }
         });
     }
 
@@ -426,7 +458,13 @@ async fn tell(context: &Context, session: &DcvSession, status: &DcvSessionStatus
 }
 
 /// Adds the finalizer where it is missing, then binds, and does not return before it is known what came of it.
-async fn bind(context: &Context, session: &DcvSession, server: &str, server_uid: &str) -> Written {
+async fn bind(
+    context: &Context,
+    session: &DcvSession,
+    server: &str,
+    server_uid: &str,
+    session_id: Option<String>,
+) -> Written {
     let attempt = session.attempt().saturating_add(1);
     let api = sessions(context, session);
     // The finalizer first: once an agent may have created the desktop, the object must not vanish unseen.
@@ -436,7 +474,7 @@ async fn bind(context: &Context, session: &DcvSession, server: &str, server_uid:
         // Nothing was bound, whatever became of this call; the cache will show it.
         Err(error) => return Written::NotBound(attempt, None, Some(error)),
     };
-    let status = Draft::of(&session, (context.clock)()).bound(server, server_uid);
+    let status = Draft::of(&session, (context.clock)()).bound(server, server_uid, session_id);
     let old = session.status.clone().unwrap_or_default();
     let patch = cluster::merge_patch(&old, &status).expect("the attempt differs");
     let [mut pause, longest] = SETTLE_PAUSES;

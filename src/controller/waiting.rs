@@ -9,13 +9,13 @@ use jiff::SignedDuration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 
+use super::adoption::Adoption;
 use crate::api::DcvSession;
 use crate::api::conditions;
 use crate::api::conditions::Reason;
 use crate::api::conditions::SessionCondition;
 use crate::api::session::Attempt;
 use crate::api::session::DesiredState;
-use crate::placement::Explanation;
 
 /// Where a session stands in the line: priority, then first come, then by name.
 pub type Rank = (Reverse<i32>, Option<Timestamp>, Option<String>, String);
@@ -25,6 +25,8 @@ pub type Rank = (Reverse<i32>, Option<Timestamp>, Option<String>, String);
 pub enum Verdict {
     /// It gets this server.
     Bind(String),
+    /// It takes this desktop over.
+    Adopt(Adoption),
     /// It has failed for good: the reason for `Stalled`, and the text a REST client would get.
     Fail(Reason, String),
     /// It waits, for this reason, and must be looked at again at that time.
@@ -60,7 +62,7 @@ pub fn avoided(session: &DcvSession, now: Timestamp) -> Vec<String> {
 }
 
 /// Decides, given the server it would get or why there is none.
-pub fn decide(session: &DcvSession, placed: Result<String, Explanation>, now: Timestamp) -> Verdict {
+pub fn decide(session: &DcvSession, placed: Result<String, String>, now: Timestamp) -> Verdict {
     let last = attempts(session).last();
     let restarted = last.is_some_and(|attempt| !is_failure(attempt));
     let pause = last.map(|last| last.time.0 + pause(session, restarted, now)).filter(|end| *end > now);
@@ -72,7 +74,7 @@ pub fn decide(session: &DcvSession, placed: Result<String, Explanation>, now: Ti
                 None => Verdict::Bind(server),
             };
         }
-        Err(explanation) => explanation.to_string(),
+        Err(explanation) => explanation,
     };
     // Asked for at once or not at all; a session that has run once is to be run again.
     if !session.spec.enqueue_request && !restarted {
@@ -163,7 +165,7 @@ mod tests {
     #[test]
     fn each_verdict_has_its_case() {
         let fits = |server: &str| Ok(server.to_owned());
-        let full = || Err(Explanation { servers: 1, rejections: [(crate::placement::Rejection::Full, 1)].into() });
+        let full = || Err("0 of 1 servers fit: 1 full".to_owned());
         let words = "0 of 1 servers fit: 1 full".to_owned();
         let (none, now_or_never, timed) =
             (json!({}), json!({"enqueueRequest": false}), json!({"queueTimeoutSeconds": 60}));

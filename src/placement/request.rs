@@ -35,9 +35,6 @@ pub enum Unplaceable {
     /// The requirement cannot be honoured, so it must not be ignored.
     #[error("requirements are not supported by this version")]
     Requirements,
-    /// A desktop that is there already cannot be taken over.
-    #[error("adopt is not supported by this version")]
-    Adopt,
     /// The selector makes no sense.
     #[error("serverSelector is invalid: {0}")]
     Selector(String),
@@ -55,9 +52,6 @@ impl Request {
     ) -> Result<Self, Unplaceable> {
         if spec.requirements.as_deref().is_some_and(|text| !text.trim().is_empty()) {
             return Err(Unplaceable::Requirements);
-        }
-        if spec.adopt.is_some() {
-            return Err(Unplaceable::Adopt);
         }
         let selector = spec.server_selector.clone().unwrap_or_default();
         Ok(Self {

@@ -232,7 +232,6 @@ fn what_cannot_be_honoured_is_never_placed() {
     let of = |over| Request::of(&session("a", json!({"spec": over})).spec, "team", &BTreeMap::new()).map(drop);
     assert_eq!(of(json!({"requirements": "server:Memory > 1"})), Err(Unplaceable::Requirements));
     assert_eq!(of(json!({"requirements": "  "})), Ok(()));
-    assert_eq!(of(json!({"adopt": {"serverName": "s", "sessionId": "1"}})), Err(Unplaceable::Adopt));
     let selector = json!({"serverSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}});
     assert!(matches!(of(selector), Err(Unplaceable::Selector(_))));
 }

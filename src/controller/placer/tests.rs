@@ -256,3 +256,27 @@ async fn what_cannot_be_placed_fails_with_a_reason_and_an_event() {
     let events = calls(&server).iter().filter(|call| call.starts_with("POST")).count();
     assert_eq!(events, 2);
 }
+
+#[tokio::test]
+async fn a_desktop_that_is_there_is_taken_over_even_on_a_full_server() {
+    let server = run(|it| {
+        it.server("s", 0);
+        let path = "/apis/dcv-operator.io/v1alpha1/dcvservers/s";
+        it.objects.get_mut(path).unwrap()["status"]["otherSessions"] = json!([
+            {"id": "hand", "owner": "ann", "type": "VIRTUAL", "origin": "Manual"},
+            {"id": "uid-b", "owner": "ann", "type": "VIRTUAL", "origin": "Unclaimed", "namespace": "team", "sessionName": "b"},
+        ]);
+        it.session("a", &held(), &json!({"adopt": {"serverName": "s", "sessionId": "hand"}}));
+        it.session("b", &held(), &json!({}));
+        it.session("c", &held(), &json!({"adopt": {"serverName": "s", "sessionId": "none"}}));
+    })
+    .await;
+    let bound = |name: &str| {
+        let status = status(&server, name);
+        (status["serverName"].clone(), status["sessionId"].clone())
+    };
+    assert_eq!(bound("a"), ("s".into(), "hand".into()));
+    assert_eq!(bound("b"), ("s".into(), "uid-b".into()));
+    assert_eq!(bound("c"), (Value::Null, Value::Null));
+    assert_eq!(status(&server, "c")["stateReason"], "server s reports no session none without an object");
+}

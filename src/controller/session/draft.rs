@@ -43,8 +43,8 @@ impl<'a> Draft<'a> {
         self.state(SessionState::Creating, Some(SessionSubstate::SessionPlacing), Some(text))
     }
 
-    /// Has a server, whose agent is to create the desktop.
-    pub fn bound(mut self, server_name: &str, server_uid: &str) -> DcvSessionStatus {
+    /// Has a server, whose agent is to create the desktop, or to take over the one with `session_id`.
+    pub fn bound(mut self, server_name: &str, server_uid: &str, session_id: Option<String>) -> DcvSessionStatus {
         let text = format!("bound to server {server_name}");
         // What an earlier attempt came to says nothing of this one, and an agent would take it for a refusal.
         conditions::remove(&mut self.status.conditions, SessionCondition::Created);
@@ -53,7 +53,7 @@ impl<'a> Draft<'a> {
         self.set(SessionCondition::Reconciling, Some(true), Reason::Preparing, &text);
         self.status.server_name = Some(server_name.to_owned());
         self.status.server_uid = Some(server_uid.to_owned());
-        self.status.session_id = self.session.uid();
+        self.status.session_id = session_id.or_else(|| self.session.uid());
         self.status.server = None;
         self.status.attempt = Some(self.session.attempt().saturating_add(1));
         self.state(SessionState::Creating, Some(SessionSubstate::PendingPreparation), None)

@@ -56,7 +56,7 @@ fn with(mut session: DcvSession, status: DcvSessionStatus) -> DcvSession {
 /// Bound to `host-1` by us.
 fn bound(spec: &Value, metadata: &Value) -> DcvSession {
     let session = new(spec, metadata);
-    let status = Draft::of(&session, at(10)).bound("host-1", "uid-1");
+    let status = Draft::of(&session, at(10)).bound("host-1", "uid-1", None);
     with(session, status)
 }
 
@@ -385,7 +385,7 @@ fn what_is_given_back_keeps_who_failed_and_loses_everything_of_the_bind() {
 fn retries_end_with_the_hosts_words_and_the_last_five_attempts() {
     let mut session = new(&json!({}), &json!({}));
     for round in 0..3 {
-        let status = Draft::of(&session, at(round)).bound(&format!("host-{round}"), "uid");
+        let status = Draft::of(&session, at(round)).bound(&format!("host-{round}"), "uid", None);
         session = with(session, status);
         set(&mut session, "Created", "False", "Failed", "Specified user is not a local user");
         session = after(&session, &world(Host::Alive));
