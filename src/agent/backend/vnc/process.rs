@@ -96,25 +96,35 @@ fn with_descendants(roots: &[ProcessId], all: &[Process]) -> Vec<ProcessId> {
     found
 }
 
-/// Whether a process carries the instance in its environment and is of the session's account: both, so that the account
-/// cannot have the processes of others ended by lending them the variable.
+/// Whether a process carries the instance in its environment, and is of the session's account or of root.
+///
+/// Root's are those that were about to become the account when the session host was killed, and what the account has
+/// started by `sudo`. Others' are not touched: the account could lend them the variable.
 fn is_marked(id: ProcessId, entry: &str, uid: u32) -> bool {
     let folder = format!("/proc/{}", id.pid);
     // The account is read from the status: the folder of a process that hides from its account is root's.
     let Ok(status) = fs::read_to_string(format!("{folder}/status")) else { return false };
-    let real = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse().ok());
-    if real != Some(uid) || u32::try_from(id.pid) == Ok(std::process::id()) {
+    if !real_uid(&status).is_some_and(|real| real == uid || real == 0) || is_ourselves(id) {
         return false;
     }
     fs::read(format!("{folder}/environ"))
         .is_ok_and(|environment| environment.split(|byte| *byte == 0).any(|variable| variable == entry.as_bytes()))
 }
 
+/// The first of the four numbers of the line `Uid:` in `/proc/<pid>/status`. Source: proc(5).
+fn real_uid(status: &str) -> Option<u32> {
+    status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_ascii_whitespace().next()?.parse().ok())
+}
+
+fn is_ourselves(id: ProcessId) -> bool {
+    u32::try_from(id.pid) == Ok(std::process::id())
+}
+
 /// Ends everything below this process: TERM, after two seconds KILL, again and again until nothing is left. `reap` takes
 /// in children that have ended.
 pub(super) fn end_descendants(mut reap: impl FnMut()) -> Result<(), String> {
     let Some(own) = ProcessId::of(i32::try_from(std::process::id()).unwrap_or(0)) else { return Ok(()) };
-    end(|all| {
+    end(1, |all| {
         reap();
         with_descendants(&[own], all).into_iter().filter(|id| *id != own).collect()
     })
@@ -124,23 +134,29 @@ pub(super) fn end_descendants(mut reap: impl FnMut()) -> Result<(), String> {
 /// and all that carry its instance and are of its account.
 pub(super) fn end_leftovers(recorded: &[ProcessId], instance: &str, uid: u32) -> Result<(), String> {
     let entry = format!("{INSTANCE_VARIABLE}={instance}");
-    end(|all| {
+    // Looked at twice: one that was being started during the first look is there at the second.
+    end(2, |all| {
         let mut roots: Vec<ProcessId> = recorded.to_vec();
         roots.extend(all.iter().map(|process| process.id).filter(|id| is_marked(*id, &entry, uid)));
         with_descendants(&roots, all)
     })
 }
 
-fn end(mut select: impl FnMut(&[Process]) -> Vec<ProcessId>) -> Result<(), String> {
+/// Ends what `select` finds, until it has found nothing `looks` times in a row.
+fn end(looks: u32, mut select: impl FnMut(&[Process]) -> Vec<ProcessId>) -> Result<(), String> {
     let start = Instant::now();
     let mut asked = HashSet::new();
+    let mut clean = 0;
     loop {
         let left = select(&read_all());
-        if left.is_empty() {
+        clean = if left.is_empty() { clean + 1 } else { 0 };
+        if clean == looks {
             return Ok(());
         }
-        if start.elapsed() > KILL_LIMIT {
-            return Err(format!("process {} could not be ended", left[0].pid));
+        if let Some(id) = left.first()
+            && start.elapsed() > KILL_LIMIT
+        {
+            return Err(format!("process {} could not be ended", id.pid));
         }
         for id in left {
             if start.elapsed() >= TERM_GRACE {
@@ -167,6 +183,12 @@ mod tests {
         assert_eq!(parse_stat(42, &stat.replace(" S ", " Z ")), None);
         assert_eq!(parse_stat(42, "42 (a"), None);
         assert_eq!(parse_stat(42, ""), None);
+    }
+
+    #[test]
+    fn the_account_is_the_real_one() {
+        assert_eq!(real_uid("Name:\tsudo\nUid:\t1001\t0\t0\t0\nGid:\t1\t1\t1\t1\n"), Some(1001));
+        assert_eq!(real_uid("Name:\tx\n"), None);
     }
 
     #[test]
@@ -203,8 +225,6 @@ mod tests {
             (ProcessId::of(i32::try_from(child.id()).unwrap()).unwrap(), child)
         };
         let ((ours, mut our_child), (other, mut other_child)) = (spawn("1a"), spawn("1b"));
-        end_leftovers(&[], "1a", uid + 1).unwrap();
-        assert!(ours.is_alive(), "of another account");
         let waiter = std::thread::spawn(move || our_child.wait().unwrap());
         end_leftovers(&[], "1a", uid).unwrap();
         assert!(!ours.is_alive());

@@ -22,6 +22,7 @@ use tokio::process::Command;
 use tokio::sync::watch;
 
 use super::process;
+use super::process::INSTANCE_VARIABLE;
 use super::proxy::Table;
 use super::state::Folder;
 use super::state::HostState;
@@ -368,12 +369,15 @@ fn host_command(program: &Path, folder: &Path, instance: &str) -> Command {
         command
             .args(["--quiet", "--collect", "--property=KillMode=mixed"])
             .arg(format!("--unit=dcv-operator-session-{instance}"))
+            .arg(format!("--setenv={INSTANCE_VARIABLE}={instance}"))
             .arg("--")
             .arg(program);
         command
     } else {
         Command::new(program)
     };
+    // What the session host has forked carries the mark before it is a program: the host may be killed in between.
+    command.env(INSTANCE_VARIABLE, instance);
     command.arg("session-host").arg("--folder").arg(folder).arg("--instance").arg(instance);
     // The root folder: the agent's may be on a file system that is to be unmounted one day.
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

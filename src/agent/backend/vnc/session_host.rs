@@ -68,6 +68,8 @@ const X_SERVER_LIMIT: Duration = Duration::from_secs(30);
 const FIRST_CLIENT_LIMIT: Duration = Duration::from_secs(2);
 /// Between two looks for the first X client: nothing tells us of it.
 const FIRST_CLIENT_TICK: Duration = Duration::from_millis(10);
+/// How long after the desktop's end that of the X server is taken for its cause.
+const CAUSE_LIMIT: Duration = Duration::from_millis(100);
 /// Entry of a cookie file for any host and display ("wild"). Source: `Xau.h`, family 0xffff.
 const WILD_COOKIE_HEADER: [u8; 6] = [0xff, 0xff, 0, 0, 0, 0];
 const COOKIE_NAME: &[u8] = b"MIT-MAGIC-COOKIE-1";
@@ -254,7 +256,12 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
             biased;
             _ = terminate.recv() => break "closed".to_owned(),
             _ = child.recv() => {
-                if let Some(reason) = host.reap(&mut step) {
+                if let Some(mut reason) = host.reap(&mut step) {
+                    if reason.0 == Source::Programs {
+                        // A desktop whose X server dies can be gone before it.
+                        tokio::time::sleep(CAUSE_LIMIT).await;
+                        reason = host.reap(&mut step).unwrap_or(reason);
+                    }
                     // What it said last may still be in the pipe.
                     host.log.drain();
                     break host.explain(reason);
