@@ -7,6 +7,7 @@ use std::path::Path;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_json::json;
 
 use crate::seconds;
 
@@ -54,6 +55,17 @@ impl FakeHost {
     pub async fn created_twice(&self) -> BTreeSet<String> {
         let history = self.history().await;
         history.into_iter().filter(|(_, past)| past.creates > 1 || past.most > 1).map(|(id, _)| id).collect()
+    }
+
+    /// Lets each host take this long to create and to close a session.
+    pub async fn set_latency(&self, create_milliseconds: u64, close_milliseconds: u64) {
+        let servers: BTreeMap<String, Value> = self.ask("/v1/sessions").await;
+        let latency = json!({"createMilliseconds": create_milliseconds, "closeMilliseconds": close_milliseconds});
+        for server in servers.keys() {
+            let url = format!("http://fake-host/v1/servers/{server}/latency");
+            let answer = self.0.put(url).json(&latency).send().await.expect("the fake host answers");
+            assert!(answer.status().is_success(), "{answer:?}");
+        }
     }
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> T {

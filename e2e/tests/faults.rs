@@ -58,26 +58,47 @@ fn up_to(chance: &mut StdRng, milliseconds: u64) -> Duration {
     Duration::from_millis(chance.random_range(0..=milliseconds))
 }
 
-/// Kills `part` after `delay`, and starts it again after `pause` where it is not a part of a session. Of a session the
-/// process is waited for first; `None`: it never came.
-async fn kill(stand: &Stand, part: Part, id: &str, delay: Duration, pause: Duration) -> Option<Process> {
+/// Kills `part` after `delay`, tells how far the session was, and starts the part again after `pause` where it is not one of
+/// the session. Those are waited for before the delay; `None`: it never came, or was gone.
+async fn kill(
+    stand: &Stand,
+    sessions: &Sessions,
+    part: Part,
+    name: &str,
+    delay: Duration,
+    pause: Duration,
+) -> Option<Process> {
+    let tell = async || {
+        let hit = sessions.api.get_opt(name).await.expect("the API server answers");
+        eprintln!("{name}: killed after {delay:?}, when it was {}", hit.as_ref().map_or("not there".into(), stage));
+    };
     if let Some(role) = part.role(stand) {
         tokio::time::sleep(delay).await;
         let killed = role.kill().await;
+        tell().await;
         tokio::time::sleep(pause).await;
         killed.restart().await;
         return None;
     }
+    let id = sessions.api.get_opt(name).await.expect("the API server answers")?.id();
     for _ in 0..500 {
-        if part.process(id).is_some() {
-            tokio::time::sleep(delay).await;
-            let process = part.process(id)?;
-            host::kill(&process);
-            return Some(process);
+        if part.process(&id).is_some() {
+            break;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    None
+    tokio::time::sleep(delay).await;
+    let process = part.process(&id)?;
+    host::kill(&process);
+    tell().await;
+    Some(process)
+}
+
+/// How far a session is, in a few words.
+fn stage(session: &DcvSession) -> String {
+    let closing = if session.is_closing() { ", closing" } else { "" };
+    let substate = session.status.as_ref().and_then(|status| status.substate);
+    format!("{:?} {substate:?} {}{closing}", state(session), condition(session, "Created"))
 }
 
 /// Waits until nothing of the session is left on the host.
@@ -214,17 +235,25 @@ async fn a_create_survives_a_kill_at_any_moment() {
     let stand = Stand::vnc().await;
     let sessions = stand.namespace("create").await;
     let mut chance = StdRng::seed_from_u64(1);
-    for (part, rounds) in
-        [(Part::Agent, 8), (Part::Controller, 2), (Part::Broker, 1), (Part::SessionHost, 6), (Part::XServer, 6)]
+    for (part, rounds, within) in
+        // How many rounds, and within how many milliseconds the part does its share of a create.
+        [
+            (Part::Agent, 16, 220),
+            (Part::Controller, 3, 40),
+            (Part::Broker, 1, 40),
+            (Part::SessionHost, 8, 120),
+            (Part::XServer, 8, 60),
+        ]
     {
         for round in 0..rounds {
             let name = format!("{part:?}-{round}").to_lowercase();
-            let made = sessions.create(&name, &json!({"autorunFile": "script.sh"})).await;
-            let id = made.id();
-            // Up to READY it takes about half a second, from the session host on less.
-            let delay = up_to(&mut chance, if part.role(&stand).is_some() { 700 } else { 200 });
-            let pause = up_to(&mut chance, 300);
-            let killed = kill(&stand, part, &id, delay, pause).await;
+            let (delay, pause) = (up_to(&mut chance, within), up_to(&mut chance, 300));
+            let created = async { sessions.create(&name, &json!({"autorunFile": "script.sh"})).await.id() };
+            let (id, killed) = if part.role(&stand).is_some() {
+                tokio::join!(created, kill(&stand, &sessions, part, &name, delay, pause))
+            } else {
+                (created.await, kill(&stand, &sessions, part, &name, delay, pause).await)
+            };
             let session = until_settled(&sessions, &name, killed.as_ref()).await;
             let what = format!("{name}, killed after {delay:?}, back after {pause:?}: {:?}", session.status);
             if part.role(&stand).is_some() {
@@ -246,23 +275,18 @@ async fn a_close_survives_a_kill_at_any_moment() {
     let stand = Stand::vnc().await;
     let sessions = stand.namespace("close").await;
     let mut chance = StdRng::seed_from_u64(2);
-    for (part, rounds) in [(Part::Agent, 8), (Part::Controller, 1), (Part::SessionHost, 6), (Part::XServer, 6)] {
+    for (part, rounds, within) in
+        [(Part::Agent, 16, 150), (Part::Controller, 1, 80), (Part::SessionHost, 8, 60), (Part::XServer, 8, 20)]
+    {
         for round in 0..rounds {
             let name = format!("{part:?}-{round}").to_lowercase();
             sessions.create(&name, &json!({"autorunFile": "script.sh"})).await;
             let session = sessions.until_ready(&name).await;
             let id = session.id();
-            sessions.api.delete(&name, &DeleteParams::default()).await.expect("a session can be deleted");
-            let delay = up_to(&mut chance, 300);
-            let pause = up_to(&mut chance, 300);
-            if part.role(&stand).is_some() {
-                kill(&stand, part, &id, delay, pause).await;
-            } else {
-                tokio::time::sleep(delay).await;
-                if let Some(process) = part.process(&id) {
-                    host::kill(&process);
-                }
-            }
+            let (delay, pause) = (up_to(&mut chance, within), up_to(&mut chance, 300));
+            let deleted = async { sessions.api.delete(&name, &DeleteParams::default()).await };
+            let (deleted, _) = tokio::join!(deleted, kill(&stand, &sessions, part, &name, delay, pause));
+            deleted.expect("a session can be deleted");
             sessions.until_gone(&session).await;
             until_nothing_is_left(&stand, &id).await;
         }

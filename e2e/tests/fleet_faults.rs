@@ -21,7 +21,7 @@ use rand::rngs::StdRng;
 use serde_json::json;
 
 /// Sessions of one round.
-const LIVES: u64 = 24;
+const LIVES: u64 = 50;
 
 /// What one session of a round does.
 #[derive(Clone, Copy, Debug)]
@@ -38,7 +38,7 @@ fn up_to(chance: &mut StdRng, milliseconds: u64) -> Duration {
 }
 
 fn life(chance: &mut StdRng) -> Life {
-    let begin = up_to(chance, 1500);
+    let begin = up_to(chance, 1000);
     let end = match chance.random_range(0..3) {
         0 => None,
         1 => Some((false, up_to(chance, 150))),
@@ -81,9 +81,11 @@ async fn rounds(role: &str, seed: u64, count: u32) {
     let stand = Stand::fake().await;
     let sessions = stand.namespace("fleet").await;
     let mut chance = StdRng::seed_from_u64(seed);
+    // So that many creates and closes are under way at once.
+    stand.fake_host().set_latency(100, 50).await;
     for round in 0..count {
         let lives: Vec<_> = (0..LIVES).map(|_| life(&mut chance)).collect();
-        let (delay, pause) = (up_to(&mut chance, 1500), up_to(&mut chance, 400));
+        let (delay, pause) = (up_to(&mut chance, 1200), up_to(&mut chance, 400));
         eprintln!("round {round}: {role} is killed after {delay:?} and comes back {pause:?} later");
         let lives = lives
             .into_iter()
@@ -92,6 +94,10 @@ async fn rounds(role: &str, seed: u64, count: u32) {
         let fault = async {
             tokio::time::sleep(delay).await;
             let killed = stand.role(role).kill().await;
+            let hit = stand.all_sessions().await;
+            let closing = hit.iter().filter(|session| session.is_closing()).count();
+            let ready = hit.iter().filter(|session| is_ready(session) && !session.is_closing()).count();
+            eprintln!("round {round}: {} creating, {ready} ready, {closing} closing", hit.len() - ready - closing);
             tokio::time::sleep(pause).await;
             killed.restart().await;
         };
@@ -106,6 +112,7 @@ async fn rounds(role: &str, seed: u64, count: u32) {
         join_all(staying.iter().map(async |session| sessions.delete(&session.name_any()).await)).await;
         assert_hosts_hold(&stand, &[]).await;
     }
+    stand.fake_host().set_latency(0, 0).await;
     sessions.delete_namespace().await;
 }
 
@@ -182,6 +189,14 @@ async fn a_killed_broker_breaks_no_promise_and_leaves_no_half_made_session() {
     sessions.delete_namespace().await;
 }
 
+/// A session without what an agent rightly writes when it listens elsewhere after a restart, as those of made-up hosts do.
+fn what_lasts(mut session: DcvSession) -> DcvSession {
+    session.metadata.resource_version = None;
+    session.metadata.managed_fields = None;
+    session.status.get_or_insert_default().server = None;
+    session
+}
+
 #[tokio::test]
 async fn everything_of_ours_killed_at_rest_is_as_it_was_within_seconds() {
     let stand = Stand::fake().await;
@@ -206,7 +221,7 @@ async fn everything_of_ours_killed_at_rest_is_as_it_was_within_seconds() {
     sessions.delete("probe").await;
     for session in &before {
         let now = sessions.api.get(&session.name_any()).await.expect("a session that nobody deleted is there");
-        assert_eq!(&now, session, "it was written although nothing happened to it");
+        assert_eq!(what_lasts(now), what_lasts(session.clone()), "it changed although nothing happened to it");
     }
     assert_hosts_hold(&stand, &before).await;
     sessions.delete_namespace().await;
