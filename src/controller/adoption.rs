@@ -67,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    fn session(spec: Value) -> DcvSession {
+    fn session(spec: &Value) -> DcvSession {
         let mut all = json!({"owner": "ann", "type": "VIRTUAL"});
         all.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
         serde_json::from_value(json!({
@@ -77,39 +77,39 @@ mod tests {
         .unwrap()
     }
 
-    fn others(list: Value) -> Others {
-        Others::from([("host-1".to_owned(), serde_json::from_value(list).unwrap())])
+    fn others(list: &Value) -> Others {
+        Others::from([("host-1".to_owned(), serde_json::from_value(list.clone()).unwrap())])
     }
 
     #[test]
     fn a_named_desktop_is_taken_over_by_its_owner_only() {
-        let by_hand = others(json!([{"id": "hand", "owner": "ann", "type": "VIRTUAL", "origin": "Manual"}]));
+        let by_hand = others(&json!([{"id": "hand", "owner": "ann", "type": "VIRTUAL", "origin": "Manual"}]));
         let named = |server: &str, id: &str| json!({"adopt": {"serverName": server, "sessionId": id}});
         let took = Adoption { server: "host-1".into(), session_id: "hand".into() };
-        assert_eq!(of(&session(named("host-1", "hand")), &by_hand), Ok(Some(took)));
+        assert_eq!(of(&session(&named("host-1", "hand")), &by_hand), Ok(Some(took)));
         let cases = [
             (named("host-1", "other"), "server host-1 reports no session other without an object"),
             (named("host-2", "hand"), "server host-2 reports no session hand without an object"),
         ];
         for (spec, text) in cases {
-            assert_eq!(of(&session(spec), &by_hand), Err(text.to_owned()));
+            assert_eq!(of(&session(&spec), &by_hand), Err(text.to_owned()));
         }
-        let mut bobs = session(named("host-1", "hand"));
+        let mut bobs = session(&named("host-1", "hand"));
         bobs.spec.owner = "bob".into();
         assert_eq!(of(&bobs, &by_hand), Err("session hand on server host-1 belongs to another owner".to_owned()));
-        let console = others(json!([{"id": "hand", "owner": "ann", "type": "CONSOLE", "origin": "Manual"}]));
-        let refused = of(&session(named("host-1", "hand")), &console);
+        let console = others(&json!([{"id": "hand", "owner": "ann", "type": "CONSOLE", "origin": "Manual"}]));
+        let refused = of(&session(&named("host-1", "hand")), &console);
         assert_eq!(refused, Err("session hand on server host-1 is of type CONSOLE".to_owned()));
     }
 
     #[test]
     fn a_session_finds_back_to_the_desktop_that_was_made_for_it() {
         let left = |namespace: &str, owner: &str, origin: &str| {
-            others(json!([{
+            others(&json!([{
                 "id": "uid-a", "owner": owner, "type": "VIRTUAL", "origin": origin, "namespace": namespace, "sessionName": "a",
             }]))
         };
-        let waiting = session(json!({}));
+        let waiting = session(&json!({}));
         let took = Adoption { server: "host-1".into(), session_id: "uid-a".into() };
         assert_eq!(of(&waiting, &left("team", "ann", "Unclaimed")), Ok(Some(took)));
         assert_eq!(of(&waiting, &left("other", "ann", "Unclaimed")), Ok(None));
