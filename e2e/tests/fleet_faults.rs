@@ -83,7 +83,7 @@ async fn rounds(role: &str, seed: u64, count: u32) {
     let mut chance = StdRng::seed_from_u64(seed);
     // So that many creates and closes are under way at once.
     stand.fake_host().set_latency(100, 50).await;
-    for round in 0..count {
+    for round in 0..e2e::rounds(count) {
         let lives: Vec<_> = (0..LIVES).map(|_| life(&mut chance)).collect();
         let (delay, pause) = (up_to(&mut chance, 1200), up_to(&mut chance, 400));
         eprintln!("round {round}: {role} is killed after {delay:?} and comes back {pause:?} later");
