@@ -74,12 +74,7 @@ pub struct Instance<'a> {
 ///
 /// # Errors
 /// The first reason to let nobody in.
-pub fn read(
-    token: &str,
-    session_id: Option<&str>,
-    keys: &JwkSet,
-    now: Timestamp,
-) -> Result<ConnectionClaims, Denial> {
+pub fn read(token: &str, session_id: Option<&str>, keys: &JwkSet, now: Timestamp) -> Result<ConnectionClaims, Denial> {
     let claims: ConnectionClaims = verify(token, keys, now)?;
     verify_issued(claims.iat, now)?;
     if session_id.is_some_and(|id| id != claims.session_id) {
@@ -125,8 +120,8 @@ fn escaped(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Kind;
     use super::super::KeySet;
+    use super::super::Kind;
     use super::super::sign;
     use super::*;
 
