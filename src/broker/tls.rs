@@ -182,7 +182,7 @@ fn verifier_of(authorities: &[u8]) -> io::Result<Arc<dyn ClientCertVerifier>> {
     for certificate in CertificateDer::pem_slice_iter(authorities) {
         roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
     }
-    Ok(WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(io::Error::other)?)
+    WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(io::Error::other)
 }
 
 /// A certificate for this machine, signed by an authority made for it alone, whose key is not kept.

@@ -85,7 +85,6 @@ fn instance(session: &DcvSession) -> Instance<'_> {
 }
 
 #[cfg(test)]
-#[expect(clippy::needless_pass_by_value, reason = "JSON written at the call reads best without a reference")]
 mod tests {
     use axum::body::Body;
     use http::Request;

@@ -1,7 +1,5 @@
 //! The resolver as gateways see it.
 
-#![expect(clippy::needless_pass_by_value, reason = "JSON written at the call reads best without a reference")]
-
 use axum::body::Body;
 use http::Request;
 use http_body_util::BodyExt;
