@@ -75,7 +75,7 @@ impl Comparison {
         match self.operator {
             Operator::Equal => self.literal.equals_number(number),
             Operator::NotEqual => !self.literal.equals_number(number),
-            Operator::Contains => Digits::of(number).as_str().contains(&*self.literal.text),
+            Operator::Contains => number_contains(number, &self.literal.text),
             ordering => ordering.orders(Some(number), self.literal.number),
         }
     }
@@ -92,6 +92,10 @@ impl Operator {
             Self::Less => "<",
             Self::LessOrEqual => "<=",
         }
+    }
+
+    pub fn is_ordering(self) -> bool {
+        matches!(self, Self::Greater | Self::GreaterOrEqual | Self::Less | Self::LessOrEqual)
     }
 
     /// Whether `left` stands in this order to `right`. What is no number stands in none.
@@ -176,6 +180,11 @@ pub(super) fn number_length(text: &str) -> usize {
         }
     }
     end
+}
+
+/// Whether the text form of `number` contains `part`.
+pub(super) fn number_contains(number: f64, part: &str) -> bool {
+    Digits::of(number).as_str().contains(part)
 }
 
 /// The text form of a number: digits without exponent, the fewest that read back as the number, `4` and not `4.0`.

@@ -62,7 +62,8 @@ impl fmt::Display for ParseError {
         write!(f, "requirements: at character {}: {}", self.character, self.message)?;
         if f.alternate() {
             let (before, long) = (self.marked.start, self.marked.len());
-            write!(f, "\n  {}\n  {:before$}{:^<long$}", self.line.trim_end(), "", "")?;
+            let line = format!("  {}", self.line);
+            write!(f, "\n{}\n  {:before$}{:^<long$}", line.trim_end(), "", "")?;
         }
         Ok(())
     }

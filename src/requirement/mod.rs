@@ -8,14 +8,18 @@
 //! Guide. Neither says how terms are evaluated; `docs/requirements.md` has the rules we chose.
 
 mod comparison;
+mod contradiction;
 mod error;
 mod expression;
 mod hint;
 mod parse;
 mod property;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 
+pub use contradiction::Contradiction;
 pub use error::ParseError;
 pub use property::Property;
 

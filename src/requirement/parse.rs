@@ -222,13 +222,11 @@ fn literal(input: &mut Input<'_>) -> Parsed<Literal> {
 fn quoted(input: &mut Input<'_>) -> Parsed<Literal> {
     let inside = repeat::<_, _, (), _, _>(0.., alt((take_till(1.., '\''), "''"))).take();
     let start = input.checkpoint();
-    match opt(delimited('\'', inside, '\'')).parse_next(input)? {
-        Some(text) => Ok(Literal::quoted(text.replace("''", "'"))),
-        None => {
-            input.reset(&start);
-            reject(Fault::Quote)
-        }
+    if let Some(text) = opt(delimited('\'', inside, '\'')).parse_next(input)? {
+        return Ok(Literal::quoted(text.replace("''", "'")));
     }
+    input.reset(&start);
+    reject(Fault::Quote)
 }
 
 fn number(input: &mut Input<'_>) -> Parsed<Literal> {
