@@ -267,7 +267,7 @@ fn default_true() -> bool {
 }
 
 /// The documented kinds of session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[expect(missing_docs, reason = "the field's documentation says what each value means")]
 pub enum SessionType {
@@ -512,6 +512,12 @@ impl DcvSession {
     /// Whether somebody asked for its end, by a delete or by `desiredState`.
     pub fn is_closing(&self) -> bool {
         self.metadata.deletion_timestamp.is_some() || self.spec.desired_state != DesiredState::Running
+    }
+
+    /// Whether its desktop lets clients in: it was READY in this attempt, is not over, and nobody asked for its end. So
+    /// also when its server cannot be reached by us: the desktop may well be.
+    pub fn is_open(&self) -> bool {
+        conditions::is_true(self.conditions(), SessionCondition::Created) && !self.is_closing() && !self.is_finished()
     }
 
     /// Whether our finalizer still holds the object.

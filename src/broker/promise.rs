@@ -17,14 +17,19 @@ use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::conditions;
 use crate::api::conditions::ServerCondition;
+use crate::api::session::PlacementPolicy;
 use crate::api::session::SessionType;
 use crate::placement::Candidate;
 use crate::placement::Ledger;
 use crate::placement::NewServers;
 use crate::placement::Request;
+use crate::requirement::Dialect;
 
 /// How long a promise holds when nothing is heard of its session: the controller binds within milliseconds.
 const LIFETIME: Duration = Duration::from_secs(10);
+
+/// Most groups of requests for which it is kept which servers suit them. One that was forgotten is worked out again.
+const GROUPS_MAX: usize = 1000;
 
 /// The attempt by which a session gets its first server.
 const FIRST_ATTEMPT: i32 = 1;
@@ -112,7 +117,8 @@ impl Promises {
         namespace_labels: &BTreeMap<String, String>,
         now: Instant,
     ) -> Option<Reservation> {
-        let request = Request::of(&session.spec, namespace, namespace_labels).ok()?;
+        // Whether it may use the whole language was checked with the call.
+        let request = Request::of(&session.spec, namespace, namespace_labels, Dialect::Extended).ok()?;
         let mut book = locked(&self.0);
         while let Some((since, _)) = book.kept.front()
             && now.duration_since(*since) >= LIFETIME
@@ -120,7 +126,10 @@ impl Promises {
         {
             book.ledger.give_back(&uid, FIRST_ATTEMPT);
         }
-        let server = book.ledger.fits(&request).ok()?;
+        let server = book.ledger.choose(&request, PlacementPolicy::Spread)?;
+        if book.ledger.groups() > GROUPS_MAX {
+            book.ledger.retain_groups(|_| false);
+        }
         book.last += 1;
         let key = format!("reservation {}", book.last);
         let (owner, type_) = (session.spec.owner.clone(), session.spec.type_);

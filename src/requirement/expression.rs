@@ -4,7 +4,9 @@ use std::fmt;
 
 use super::Clause;
 use super::Facts;
+use super::Property;
 use super::comparison::Comparison;
+use super::comparison::Key;
 
 /// An expression. An `All` has at least two parts and none that is an `All`; the same for `Any`.
 ///
@@ -59,6 +61,14 @@ impl Expression {
             Self::Any(parts) => parts.iter().any(|part| part.matches(facts)),
             Self::Not(inner) => !inner.matches(facts),
             Self::Compare(comparison) => comparison.matches(facts),
+        }
+    }
+
+    pub fn asks_for(&self, property: Property) -> bool {
+        match self {
+            Self::All(parts) | Self::Any(parts) => parts.iter().any(|part| part.asks_for(property)),
+            Self::Not(inner) => inner.asks_for(property),
+            Self::Compare(comparison) => comparison.key == Key::Property(property),
         }
     }
 }

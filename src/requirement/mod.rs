@@ -96,6 +96,11 @@ impl Requirement {
         &self.clauses
     }
 
+    /// Whether it compares this property, so that its answer may change when the property does.
+    pub fn asks_for(&self, property: Property) -> bool {
+        self.clauses.iter().any(|clause| clause.0.asks_for(property))
+    }
+
     /// Index of the first clause that is false for these facts; `None` when the requirement is met.
     pub fn refuted_by<F: Facts + ?Sized>(&self, facts: &F) -> Option<usize> {
         self.clauses.iter().position(|clause| !clause.matches(facts))
