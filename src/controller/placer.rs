@@ -51,6 +51,9 @@ const BATCH: usize = 1024;
 const SETTLE_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 /// Pause after a write that was overtaken, and after one that failed.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
+/// Most groups of sessions for which it is kept which servers suit them, when fewer wait. One that was forgotten is
+/// worked out again.
+const GROUPS_MAX: usize = 1000;
 
 /// How soon after a write the line is looked at again.
 const AFTER_WRITES: Duration = Duration::from_millis(50);
@@ -337,6 +340,10 @@ impl Placer {
                     self.say(&uid, session, &text, at, now);
                 }
             }
+        }
+        if self.ledger.groups() > GROUPS_MAX.max(2 * nowhere.len()) {
+            let waiting: HashSet<GroupId> = nowhere.into_keys().map(|(group, ..)| group).collect();
+            self.ledger.retain_groups(|group| waiting.contains(&group));
         }
         self.rest_until = Instant::now() + now.elapsed();
     }

@@ -1,6 +1,9 @@
 //! The checks a server must pass, each with the reason it gives.
 
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+
+use serde::Serialize;
 
 use super::Candidate;
 use super::Occupied;
@@ -11,7 +14,8 @@ use crate::api::session::SessionType;
 /// Why a server does not fit, in the order of the checks.
 ///
 /// The order among those that shut a server as a whole is that of `UnavailabilityReason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Rejection {
     /// Its agent does not answer.
     Unreachable,
@@ -46,7 +50,7 @@ pub enum Rejection {
 type Check = fn(Occupied<'_>, &Wants) -> Option<Rejection>;
 
 /// What does not depend on who asks and who is there, in the order in which a person would look.
-pub(super) const CHECKS: [Check; 5] = [has_labels, has_type, has_gl, can_autorun, meets_requirement];
+const CHECKS: [Check; 5] = [has_labels, has_type, has_gl, can_autorun, meets_requirement];
 
 /// Whether the server admits sessions of a namespace with these labels. For the others it does not exist.
 pub(super) fn admits(candidate: &Candidate, namespace_labels: &BTreeMap<String, String>) -> bool {
@@ -66,6 +70,17 @@ pub(super) fn check(server: Occupied<'_>, request: &Request) -> Option<Rejection
 /// The first reason why the server would not fit if it were open and empty.
 pub(super) fn suits(server: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
     CHECKS.iter().find_map(|check| check(server, wants))
+}
+
+/// Everything that keeps the session off the server, every false clause by itself.
+pub(super) fn obstacles(server: Occupied<'_>, request: &Request) -> BTreeSet<Rejection> {
+    let Request { wants, .. } = request;
+    let clauses = wants.requirement.iter().flat_map(|it| it.clauses()).enumerate();
+    let refuting = clauses.filter(|(_, clause)| !clause.matches(&server)).map(|(at, _)| Rejection::Requirement(at));
+    let checks = CHECKS.iter().filter_map(|check| check(server, wants));
+    let full = (!has_room(server, wants.type_)).then_some(Rejection::Full);
+    let limit = (!is_below_owner_limit(server, request)).then_some(Rejection::OwnerLimit);
+    server.candidate.shut.into_iter().chain(checks).chain(refuting).chain(full).chain(limit).collect()
 }
 
 fn has_labels(server: Occupied<'_>, wants: &Wants) -> Option<Rejection> {

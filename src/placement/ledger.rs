@@ -146,6 +146,11 @@ impl Ledger {
         self.fleet.servers()
     }
 
+    /// The servers that admit the namespace of `request`, by name.
+    pub(super) fn visible_to(&self, request: &Request) -> impl Iterator<Item = Occupied<'_>> {
+        self.servers().filter(|server| filter::admits(server.candidate, &request.namespace_labels))
+    }
+
     /// Takes note of a session as it was read from the API server. Whether room was taken or freed.
     ///
     /// A reservation stays until its attempt is seen, and a bind that was seen until the session is seen in that attempt

@@ -35,6 +35,8 @@ pub struct Request {
     pub wants: Arc<Wants>,
     /// The session's own policy.
     pub policy: Option<PlacementPolicy>,
+    /// Whether it asks for what only virtual sessions have.
+    pub virtual_only: bool,
     /// Servers that are taken only when no other fits: those where it failed before.
     pub avoid: Vec<String>,
 }
@@ -52,6 +54,14 @@ pub struct Wants {
     pub autorun: bool,
     /// Whether the desktop is to have the host's GPU for OpenGL.
     pub gl: bool,
+}
+
+impl Wants {
+    /// The clause of this index in words.
+    pub(super) fn clause(&self, index: usize) -> String {
+        let clause = self.requirement.as_ref().and_then(|it| it.clauses().get(index));
+        clause.map(ToString::to_string).unwrap_or_default()
+    }
 }
 
 /// A label selector that can be compared.
@@ -119,9 +129,8 @@ impl Request {
         namespace_labels: &BTreeMap<String, String>,
         dialect: Dialect,
     ) -> Result<Self, Unplaceable> {
-        if spec.type_ == SessionType::Console
-            && let Some(field) = virtual_only(spec)
-        {
+        let virtual_only = virtual_only(spec);
+        if let Some(field) = virtual_only.filter(|_| spec.type_ == SessionType::Console) {
             return Err(Unplaceable::Console(field));
         }
         let selector = spec.server_selector.clone().unwrap_or_default();
@@ -138,6 +147,7 @@ impl Request {
             owner: spec.owner.clone(),
             wants: Arc::new(wants),
             policy: spec.placement_policy,
+            virtual_only: virtual_only.is_some(),
             avoid: Vec::new(),
         })
     }

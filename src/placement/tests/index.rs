@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use super::*;
 
 /// A server with facts of few kinds, so that many things happen to it.
-fn any_server() -> impl Strategy<Value = DcvServer> {
+pub(super) fn any_server() -> impl Strategy<Value = DcvServer> {
     let fact = (0..6_usize, 0..2_u8, 0..3_u8, -1..3_i32, -1..2_i32, 0..3_u8, 0..3_u8, 0..3_u8);
     fact.prop_map(|(name, pool, placement, most, per_owner, load, other, admits)| {
         let load = f64::from(load);
@@ -59,7 +59,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     ]
 }
 
-const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+pub(super) const NAMES: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 /// Sessions that wait for ever.
 fn requests() -> Vec<Request> {
@@ -141,7 +141,8 @@ proptest! {
                 *fitted = fits;
                 let explanation = Explanation::of(&ledger, request);
                 let visible = ledger.servers().filter(|it| filter::admits(it.candidate, &request.namespace_labels));
-                prop_assert!(fits || explanation.servers == visible.count());
+                prop_assert_eq!(explanation.servers(), visible.count());
+                prop_assert_eq!(explanation.fitting > 0, fits);
             }
         }
     }
