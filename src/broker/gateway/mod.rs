@@ -29,8 +29,6 @@ use super::health;
 use super::problem::Problem;
 use super::store::Located;
 use crate::api::DcvServer;
-use crate::api::conditions;
-use crate::api::conditions::ServerCondition;
 use crate::api::server::Protocol;
 use crate::api::session::SessionServer;
 use crate::api::session::SessionState;
@@ -115,9 +113,7 @@ fn destination(session_id: String, transport: Protocol, found: &[Located], names
 /// Server and address of a session that can be connected to now.
 fn reached(located: &Located) -> Option<(&DcvServer, &SessionServer)> {
     let server = located.server.as_deref()?;
-    let connected = conditions::find(server.conditions(), ServerCondition::AgentConnected);
-    let is_silent = connected.is_some_and(|condition| condition.status == "False");
-    if is_silent || !located.session.is_open() || located.session.shown_state() != SessionState::Ready {
+    if server.is_silent() || !located.session.is_open() || located.session.shown_state() != SessionState::Ready {
         return None;
     }
     Some((server, located.session.status.as_ref()?.server.as_ref()?))
