@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::Candidate;
@@ -22,13 +23,17 @@ use crate::api::session::SessionType;
 /// down, and are compared with each other. Tests have few servers and go both ways.
 const TRIED_IN_ORDER: usize = if cfg!(test) { 2 } else { 64 };
 
+/// How far the numbers of names are apart, so that new ones fit between. When none fits all are numbered anew, which in
+/// tests is soon.
+const NAME_STEP: u64 = if cfg!(test) { 2 } else { 1 << 32 };
+
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
     seats: Vec<Seat>,
     /// Numbers of seats that nobody has.
     free: Vec<usize>,
     numbers: BTreeMap<Arc<str>, usize>,
-    /// Of those with room, by number. Apart from the seats, so that comparing many reads little.
+    /// By number. Apart from the seats, so that comparing many reads little.
     ranks: Vec<Ranks>,
     console_room: Bits,
     virtual_room: Bits,
@@ -42,6 +47,18 @@ pub(super) struct Fleet {
 struct Ranks {
     spread: Rank,
     pack: Rank,
+    /// Greater for greater names, so that names need not be compared.
+    name: u64,
+}
+
+impl Ranks {
+    fn place(self, number: usize, policy: PlacementPolicy) -> Place {
+        let rank = match policy {
+            PlacementPolicy::Spread => self.spread,
+            PlacementPolicy::Pack => self.pack,
+        };
+        Place { rank, name: self.name, number }
+    }
 }
 
 /// A server, or sessions on one that is gone or not yet seen: they are counted when it comes.
@@ -137,21 +154,15 @@ impl Fleet {
         if let Some(first) = in_both.filter_map(|number| self.server(number)).find(|server| accept(*server)) {
             return Some(first);
         }
-        // Names and occupancies are looked at only where they decide.
-        let mut best: Option<(Rank, Occupied<'_>)> = None;
+        // Occupancies are looked at only where they decide.
+        let mut best: Option<Place> = None;
         for number in Bits::common([a, b, room]) {
-            let rank = self.rank(number, policy);
-            if best.is_some_and(|(least, _)| least < rank) {
-                continue;
-            }
-            let Some(server) = self.server(number) else { continue };
-            let is_first =
-                |(least, first): (Rank, Occupied<'_>)| rank < least || server.candidate.name < first.candidate.name;
-            if best.is_none_or(is_first) && accept(server) {
-                best = Some((rank, server));
+            let place = self.rank(number).place(number, policy);
+            if best.is_none_or(|best| place < best) && self.server(number).is_some_and(&accept) {
+                best = Some(place);
             }
         }
-        best.map(|(_, server)| server)
+        best.and_then(|place| self.server(place.number))
     }
 
     fn room(&self, type_: SessionType) -> &Bits {
@@ -168,71 +179,94 @@ impl Fleet {
         }
     }
 
-    fn rank(&self, number: usize, policy: PlacementPolicy) -> Rank {
-        let Ranks { spread, pack } = self.ranks.get(number).copied().unwrap_or_default();
-        match policy {
-            PlacementPolicy::Spread => spread,
-            PlacementPolicy::Pack => pack,
-        }
+    fn rank(&self, number: usize) -> Ranks {
+        self.ranks.get(number).copied().unwrap_or_default()
     }
 
     /// Changes a seat and keeps everything else right. Its number.
     fn change<R>(&mut self, name: &str, change: impl FnOnce(&mut Seat) -> R) -> (usize, R) {
-        let (name, number) = self.number(name);
+        let number = self.number(name);
         let seat = self.seats.get_mut(number).expect("every number has a seat");
         let result = change(seat);
         let is_empty = seat.candidate.is_none() && seat.occupancy == Occupancy::default();
-        self.enter(number, &name);
+        self.enter(number);
         if is_empty {
-            self.numbers.remove(&name);
+            self.numbers.remove(name);
             self.free.push(number);
         }
         (number, result)
     }
 
-    fn number(&mut self, name: &str) -> (Arc<str>, usize) {
-        if let Some((name, number)) = self.numbers.get_key_value(name) {
-            return (Arc::clone(name), *number);
+    fn number(&mut self, name: &str) -> usize {
+        if let Some(number) = self.numbers.get(name) {
+            return *number;
         }
         let number = self.free.pop().unwrap_or_else(|| {
             self.seats.push(Seat::default());
             self.ranks.push(Ranks::default());
             self.seats.len() - 1
         });
-        let name: Arc<str> = name.into();
-        self.numbers.insert(Arc::clone(&name), number);
-        (name, number)
+        let between = self.between(name);
+        self.numbers.insert(name.into(), number);
+        match (between, self.ranks.get_mut(number)) {
+            (Some(between), Some(ranks)) => ranks.name = between,
+            _ => self.rename(),
+        }
+        number
+    }
+
+    /// A number for a new name, between those of its neighbours, if there is one left.
+    fn between(&self, name: &str) -> Option<u64> {
+        let rank = |(_, number): (_, &usize)| self.rank(*number).name;
+        let below = self.numbers.range::<str, _>((Bound::Unbounded, Bound::Excluded(name))).next_back().map_or(0, rank);
+        let above = self
+            .numbers
+            .range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
+            .next()
+            .map_or(below.saturating_add(2 * NAME_STEP), rank);
+        let between = below.midpoint(above);
+        (between > below && between < above).then_some(between)
+    }
+
+    /// Gives every name a new number, far from the next.
+    fn rename(&mut self) {
+        for (number, name) in self.numbers.values().zip(1..) {
+            if let Some(ranks) = self.ranks.get_mut(*number) {
+                ranks.name = name * NAME_STEP;
+            }
+        }
+        let places = |policy| {
+            let numbers = self.virtual_room.iter();
+            numbers.map(|number| self.rank(number).place(number, policy)).collect::<BTreeSet<_>>()
+        };
+        (self.spread, self.pack) = (places(PlacementPolicy::Spread), places(PlacementPolicy::Pack));
     }
 
     /// Puts the server where it belongs now.
-    fn enter(&mut self, number: usize, name: &Arc<str>) {
+    fn enter(&mut self, number: usize) {
         let server = self.seats.get(number).and_then(Seat::server);
         let open = server.filter(|server| server.candidate.shut.is_none());
         let has_room = |type_| open.is_some_and(|server| filter::has_room(server, type_));
         let rank = |policy| server.map(|server| Rank::of(server, policy)).unwrap_or_default();
-        let new = Ranks { spread: rank(PlacementPolicy::Spread), pack: rank(PlacementPolicy::Pack) };
         let (for_console, for_virtual) = (has_room(SessionType::Console), has_room(SessionType::Virtual));
-        let (was_listed, old) =
-            (self.virtual_room.contains(number), self.ranks.get(number).copied().unwrap_or_default());
+        let (was_listed, old) = (self.virtual_room.contains(number), self.rank(number));
+        let new = Ranks { spread: rank(PlacementPolicy::Spread), pack: rank(PlacementPolicy::Pack), ..old };
         for (room, has) in [(&mut self.console_room, for_console), (&mut self.virtual_room, for_virtual)] {
             if room.set(number, has) && has {
                 self.gained.set(number, true);
             }
         }
-        if (was_listed, old) == (for_virtual, new) {
-            return;
-        }
-        let place = |rank| Place { rank, name: Arc::clone(name), number };
-        if was_listed {
-            self.spread.remove(&place(old.spread));
-            self.pack.remove(&place(old.pack));
-        }
-        if for_virtual {
-            self.spread.insert(place(new.spread));
-            self.pack.insert(place(new.pack));
-        }
         if let Some(ranks) = self.ranks.get_mut(number) {
             *ranks = new;
+        }
+        for (order, policy) in [(&mut self.spread, PlacementPolicy::Spread), (&mut self.pack, PlacementPolicy::Pack)] {
+            let (old, new) = (old.place(number, policy), new.place(number, policy));
+            if was_listed && !(for_virtual && old == new) {
+                order.remove(&old);
+            }
+            if for_virtual {
+                order.insert(new);
+            }
         }
     }
 }

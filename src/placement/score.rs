@@ -1,7 +1,5 @@
 //! The order among servers that fit.
 
-use std::sync::Arc;
-
 use super::Occupied;
 use crate::api::session::PlacementPolicy;
 
@@ -26,10 +24,10 @@ impl Rank {
     }
 }
 
-/// A server in the order of a policy: by rank, then by name.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// A server in the order of a policy: by rank, then by name, for which a number stands that is greater for greater names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Place {
     pub rank: Rank,
-    pub name: Arc<str>,
+    pub name: u64,
     pub number: usize,
 }
