@@ -4,6 +4,7 @@
 
 mod filter;
 mod ledger;
+pub mod line;
 mod request;
 mod score;
 
