@@ -61,14 +61,15 @@ struct Heads {
 }
 
 impl Heads {
-    fn enter(&mut self, best: Best) {
-        self.ranked.insert(best.ranked);
-        self.oldest.insert(best.oldest);
-    }
-
-    fn withdraw(&mut self, best: &Best) {
-        self.ranked.remove(&best.ranked);
-        self.oldest.remove(&best.oldest);
+    fn replace(&mut self, old: Option<Best>, new: Option<Best>) {
+        if let Some(Best { ranked, oldest }) = old {
+            self.ranked.remove(&ranked);
+            self.oldest.remove(&oldest);
+        }
+        if let Some(Best { ranked, oldest }) = new {
+            self.ranked.insert(ranked);
+            self.oldest.insert(oldest);
+        }
     }
 
     fn best(&self) -> Option<Best> {
@@ -226,9 +227,7 @@ impl<G: Clone + Eq + Hash> Line<G> {
     pub fn sleep_group(&mut self, uid: &str) {
         let Some(waiter) = self.waiters.get(uid) else { return };
         let group = self.groups.get_mut(&waiter.group).expect("it waits in it");
-        if let Some(best) = group.best() {
-            self.heads.withdraw(&best);
-        }
+        self.heads.replace(group.best(), None);
         group.is_asleep = true;
     }
 
@@ -237,11 +236,8 @@ impl<G: Clone + Eq + Hash> Line<G> {
         let Some(asleep) = self.groups.get_mut(group) else { return };
         let crowds: Vec<Share> =
             asleep.crowds.iter().filter(|(_, crowd)| crowd.is_asleep).map(|(share, _)| share.clone()).collect();
-        if asleep.is_asleep {
-            asleep.is_asleep = false;
-            if let Some(best) = asleep.best() {
-                self.heads.enter(best);
-            }
+        if std::mem::take(&mut asleep.is_asleep) {
+            self.heads.replace(None, asleep.best());
         }
         for share in crowds {
             self.edit(group, &share, |crowd| crowd.is_asleep = false);
@@ -251,7 +247,9 @@ impl<G: Clone + Eq + Hash> Line<G> {
     /// Something may fit anybody now.
     pub fn wake_all(&mut self) {
         let groups: Vec<G> = self.groups.keys().cloned().collect();
-        groups.iter().for_each(|group| self.wake(group));
+        for group in groups {
+            self.wake(&group);
+        }
     }
 
     /// A session has a place, which counts for its share unless it is known already.
@@ -281,7 +279,9 @@ impl<G: Clone + Eq + Hash> Line<G> {
 
     fn rank_anew(&mut self, share: &Share) {
         let groups: Vec<G> = self.groups_of.get(share).into_iter().flatten().cloned().collect();
-        groups.iter().for_each(|group| self.edit(group, share, |_| {}));
+        for group in groups {
+            self.edit(&group, share, |_| {});
+        }
     }
 
     /// Changes a crowd and keeps those who stand for it right, in its group and in the line.
@@ -295,14 +295,11 @@ impl<G: Clone + Eq + Hash> Line<G> {
         if crowd.entered == best {
             return;
         }
-        if let Some(old) = std::mem::replace(&mut crowd.entered, best.clone()) {
-            group.heads.withdraw(&old);
-        }
-        best.into_iter().for_each(|best| group.heads.enter(best));
+        let old = std::mem::replace(&mut crowd.entered, best.clone());
+        group.heads.replace(old, best);
         let after = group.best();
         if before != after {
-            before.iter().for_each(|best| self.heads.withdraw(best));
-            after.into_iter().for_each(|best| self.heads.enter(best));
+            self.heads.replace(before, after);
         }
     }
 
@@ -335,7 +332,7 @@ fn is_turn_of_the_oldest(turn: u64) -> bool {
     turn % TEN == scattered(turn / TEN) % TEN
 }
 
-/// A number that follows no pattern but is the same each time. Source: the finalizer of SplitMix64.
+/// A number that follows no pattern but is the same each time. Source: the finalizer of `SplitMix64`.
 fn scattered(number: u64) -> u64 {
     let mut bits = number.wrapping_add(0x9E37_79B9_7F4A_7C15);
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

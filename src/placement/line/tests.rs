@@ -18,7 +18,7 @@ fn waiter(group: u8, owner: &str, priority: i32, created: i64) -> Waiter<u8> {
 
 /// An empty line in which none of the next nine places is one for the oldest.
 fn line() -> Line<u8> {
-    let block = (0..).find(|block| scattered(*block) % 10 == 9).unwrap();
+    let block = (0..1000).find(|block| scattered(*block) % 10 == 9).unwrap();
     Line { turns: block * 10, ..Line::default() }
 }
 
@@ -45,7 +45,9 @@ fn priority_counts_first_then_the_share_then_who_came_first() {
     line.insert("again", waiter(0, "ann", 0, 10));
     line.insert("cid", waiter(0, "cid", 0, 11));
     assert_eq!(line.next().as_deref(), Some("cid"), "who has nothing comes first");
-    ["urgent", "older", "old"].iter().for_each(|uid| line.uncount(uid));
+    for uid in ["urgent", "older", "old"] {
+        line.uncount(uid);
+    }
     assert_eq!(line.next().as_deref(), Some("again"), "sessions that are over do not count");
     let mut elsewhere = waiter(0, "ann", 0, 2);
     elsewhere.share.namespace = "other".into();
@@ -95,19 +97,19 @@ fn a_changed_priority_changes_the_place_in_the_line() {
 }
 
 /// Places come free one at a time, as `places` says of which group; whoever waits in that group is woken.
-fn placed(line: &mut Line<u8>, places: impl Iterator<Item = u8>) -> Vec<String> {
-    let mut placed = Vec::new();
+fn served(line: &mut Line<u8>, places: impl Iterator<Item = u8>) -> Vec<String> {
+    let mut served = Vec::new();
     for group in places {
         line.wake(&group);
         let Some(uid) = line.next() else { continue };
         line.give(&uid);
         line.uncount(&uid);
-        placed.push(uid.to_string());
+        served.push(uid.to_string());
         while let Some(uid) = line.next() {
             line.sleep_group(&uid);
         }
     }
-    placed
+    served
 }
 
 #[test]
@@ -119,8 +121,8 @@ fn one_place_in_ten_goes_to_the_oldest_so_a_low_priority_moves() {
     for number in 0..10 {
         line.insert(&format!("low-{number}"), waiter(0, "bob", 0, number));
     }
-    let placed = placed(&mut line, std::iter::repeat_n(0, 200));
-    let low: Vec<usize> = (0..200).filter(|place| placed[*place].starts_with("low")).collect();
+    let served = served(&mut line, std::iter::repeat_n(0, 200));
+    let low: Vec<usize> = (0..200).filter(|place| served[*place].starts_with("low")).collect();
     assert_eq!(low.len(), 10);
     assert!(low[9] < 110, "ten turns take about a hundred places: {low:?}");
     let gaps = low.windows(2).map(|pair| pair[1] - pair[0]);
@@ -138,7 +140,7 @@ fn a_low_priority_moves_however_regularly_its_places_come() {
             line.insert(&format!("busy-{number}"), waiter(1, "cid", 9, -1 - number));
         }
         let places = (0..8000).map(|turn| u8::from(turn % period != 0));
-        let at = placed(&mut line, places).iter().position(|uid| uid == "low");
+        let at = served(&mut line, places).iter().position(|uid| uid == "low");
         let bound = 50 * usize::try_from(period).unwrap();
         assert!(at.is_some_and(|at| at < bound), "period {period}: {at:?}");
     }
