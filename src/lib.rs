@@ -18,6 +18,7 @@ pub mod controller;
 pub mod permissions;
 pub mod placement;
 pub mod plugin;
+pub mod requirement;
 pub mod telemetry;
 pub mod token;
 pub mod wire;

@@ -22,6 +22,8 @@ page.setDefaultTimeout(15_000);
 
 const complaints = [];
 const sockets = { opened: 0, open: 0 };
+let requests = 0;
+page.on('request', () => (requests += 1));
 page.on('console', (message) => {
   if (message.type() === 'error') complaints.push(message.text());
 });
@@ -59,7 +61,16 @@ const commands = {
       return { width, height, colours: colours.size, painted: painted / pixels.length };
     })()`);
     const text = await page.evaluate('document.body.innerText');
-    return { ...screen, text, url: page.url(), sockets: { ...sockets }, complaints };
+    return { ...screen, text, url: page.url(), sockets: { ...sockets }, requests, complaints };
+  },
+  // Before the page is opened: its timers can then be told that time has passed.
+  async install_clock() {
+    await page.clock.install();
+    return {};
+  },
+  async pass({ seconds }) {
+    await page.clock.runFor(seconds * 1000);
+    return {};
   },
   // x and y are pixels of the page.
   async click({ x, y }) {

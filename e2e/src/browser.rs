@@ -42,6 +42,8 @@ pub struct Look {
     pub url: String,
     /// Its sockets.
     pub sockets: Sockets,
+    /// Requests of all pages so far.
+    pub requests: u32,
     /// Errors of scripts and of the console, such as a broken content policy.
     pub complaints: Vec<String>,
 }
@@ -77,6 +79,18 @@ impl Browser {
         let commands = process.stdin.take();
         let answers = BufReader::new(process.stdout.take().expect("it is a pipe")).lines();
         Self { process, commands, answers }
+    }
+
+    /// As [`Browser::start`], with a clock that [`Browser::pass`] can put forward.
+    pub async fn start_with_clock() -> Self {
+        let mut browser = Self::start();
+        let _: Value = browser.ask(json!({"command": "install_clock"})).await;
+        browser
+    }
+
+    /// Puts the page's clock forward: everything it has put off until then happens now.
+    pub async fn pass(&mut self, seconds: u32) {
+        let _: Value = self.ask(json!({"command": "pass", "seconds": seconds})).await;
     }
 
     /// Opens `url` and waits for the page, not for the desktop.

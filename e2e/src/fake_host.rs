@@ -68,6 +68,15 @@ impl FakeHost {
         }
     }
 
+    /// Closes every session, behind the agents' backs.
+    pub async fn clear(&self) {
+        for (id, server) in self.sessions().await {
+            let url = format!("http://fake-host/v1/servers/{server}/sessions/{id}");
+            let answer = self.0.delete(url).send().await.expect("the fake host answers");
+            assert!(answer.status().is_success(), "{answer:?}");
+        }
+    }
+
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> T {
         let answer = self.0.get(format!("http://fake-host{path}")).send().await.expect("the fake host answers");
         let text = answer.text().await.expect("its answers are text");

@@ -13,6 +13,7 @@ pub mod role;
 pub mod session;
 pub mod stand;
 
+use std::env;
 use std::future::Future;
 use std::time::Duration;
 use std::time::Instant;
@@ -40,6 +41,13 @@ where
 /// `count` seconds: most limits of the tests are given so.
 pub const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
+}
+
+/// How many rounds of faults to run: `usual`, times `E2E_ROUNDS` where that is set.
+#[expect(clippy::disallowed_methods, reason = "tests have no command line of their own")]
+pub fn rounds(usual: u32) -> u32 {
+    let times = env::var("E2E_ROUNDS").map_or(1, |times| times.parse().expect("E2E_ROUNDS is a number"));
+    usual * times
 }
 
 /// The time, for what tests sign and write themselves.

@@ -55,7 +55,8 @@ pub struct Stand {
     args: &'static [&'static str],
     settings: BTreeMap<String, String>,
     client: Client,
-    _alone: MutexGuard<'static, bool>,
+    /// Whether it is up.
+    is_up: MutexGuard<'static, bool>,
 }
 
 impl Stand {
@@ -82,10 +83,10 @@ impl Stand {
     async fn up(name: &'static str, args: &'static [&'static str], lock: &'static Mutex<bool>) -> Self {
         // Another test may have installed it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-        let mut alone = lock.lock().await;
-        if !*alone {
+        let mut is_up = lock.lock().await;
+        if !*is_up {
             run_up(name, args).await;
-            *alone = true;
+            *is_up = true;
         }
         let settings = read_settings(&root().join("target/dev").join(name).join("env"));
         let kubeconfig = Kubeconfig::read_from(&settings["KUBECONFIG"]).expect("hack/up wrote the kubeconfig");
@@ -93,7 +94,7 @@ impl Stand {
             .await
             .expect("the kubeconfig of hack/up is complete");
         let client = Client::try_from(config).expect("the kubeconfig of hack/up is usable");
-        let stand = Self { name, args, settings, client, _alone: alone };
+        let stand = Self { name, args, settings, client, is_up };
         stand.reset().await;
         stand
     }
@@ -200,7 +201,7 @@ impl Stand {
         rest
     }
 
-    /// Takes away what an earlier test left: sessions, closed servers.
+    /// Takes away what an earlier test left: sessions, closed servers, desktops without a session on made-up hosts.
     async fn reset(&self) {
         let sessions = Api::<DcvSession>::all(self.client());
         for session in sessions.list(&ListParams::default()).await.expect("sessions can be listed") {
@@ -216,6 +217,9 @@ impl Stand {
             }
         })
         .await;
+        if self.args.contains(&"fake") {
+            self.fake_host().clear().await;
+        }
     }
 
     /// Empties the spec of every server, and waits until all are AVAILABLE.
@@ -267,9 +271,10 @@ impl Stand {
 }
 
 impl Drop for Stand {
-    /// A test that fails leaves what there is to see.
+    /// A test that fails leaves what there is to see, and perhaps something killed: the next one brings that up again.
     fn drop(&mut self) {
         if std::thread::panicking() {
+            *self.is_up = false;
             dump(self.name, self.setting("KUBECONFIG"), &self.folder());
         }
     }

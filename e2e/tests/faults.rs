@@ -245,7 +245,7 @@ async fn a_create_survives_a_kill_at_any_moment() {
             (Part::XServer, 8, 60),
         ]
     {
-        for round in 0..rounds {
+        for round in 0..e2e::rounds(rounds) {
             let name = format!("{part:?}-{round}").to_lowercase();
             let (delay, pause) = (up_to(&mut chance, within), up_to(&mut chance, 300));
             let created = async { sessions.create(&name, &json!({"autorunFile": "script.sh"})).await.id() };
@@ -278,7 +278,7 @@ async fn a_close_survives_a_kill_at_any_moment() {
     for (part, rounds, within) in
         [(Part::Agent, 16, 150), (Part::Controller, 1, 80), (Part::SessionHost, 8, 60), (Part::XServer, 8, 20)]
     {
-        for round in 0..rounds {
+        for round in 0..e2e::rounds(rounds) {
             let name = format!("{part:?}-{round}").to_lowercase();
             sessions.create(&name, &json!({"autorunFile": "script.sh"})).await;
             let session = sessions.until_ready(&name).await;

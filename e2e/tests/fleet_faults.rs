@@ -50,7 +50,7 @@ fn life(chance: &mut StdRng) -> Life {
 /// Goes through `life`; the session when it stays.
 async fn live(sessions: &Sessions, name: String, life: Life) -> Option<DcvSession> {
     tokio::time::sleep(life.begin).await;
-    let made = sessions.create_held(&name, &json!({"owner": life.owner})).await;
+    let made = sessions.create(&name, &json!({"owner": life.owner})).await;
     let Some((is_from_ready, delay)) = life.end else {
         return Some(sessions.until_ready(&name).await);
     };
@@ -83,7 +83,7 @@ async fn rounds(role: &str, seed: u64, count: u32) {
     let mut chance = StdRng::seed_from_u64(seed);
     // So that many creates and closes are under way at once.
     stand.fake_host().set_latency(100, 50).await;
-    for round in 0..count {
+    for round in 0..e2e::rounds(count) {
         let lives: Vec<_> = (0..LIVES).map(|_| life(&mut chance)).collect();
         let (delay, pause) = (up_to(&mut chance, 1200), up_to(&mut chance, 400));
         eprintln!("round {round}: {role} is killed after {delay:?} and comes back {pause:?} later");

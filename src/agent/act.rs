@@ -83,6 +83,8 @@ pub enum Done {
         uid: String,
         /// The version it was made from.
         version: Option<String>,
+        /// The session on the host of which it was the first word.
+        announced: Option<String>,
         /// What is known now.
         outcome: Outcome<DcvSession>,
     },
@@ -149,10 +151,10 @@ impl<B: Backend> Hands<B> {
             let uid = write.session.uid().unwrap_or_default();
             if self.may_write(&uid) {
                 let (api, lease) = (self.sessions(&write.session), self.lease.clone());
-                let version = write.session.resource_version();
+                let (version, backend) = (write.session.resource_version(), self.backend.clone());
                 self.tasks.spawn(async move {
-                    let outcome = write_session(&api, &lease, &write).await;
-                    Done::Written { uid, version, outcome }
+                    let outcome = write_session(backend.as_ref(), &api, &lease, &write).await;
+                    Done::Written { uid, version, announced: write.announces, outcome }
                 });
             }
         }
@@ -163,7 +165,7 @@ impl<B: Backend> Hands<B> {
                 let version = session.resource_version();
                 self.tasks.spawn(async move {
                     let outcome = release(&api, &lease, &session).await;
-                    Done::Written { uid, version, outcome }
+                    Done::Written { uid, version, announced: None, outcome }
                 });
             }
         }
@@ -308,11 +310,23 @@ async fn within<E: Display>(limit: Duration, call: impl Future<Output = Result<(
     }
 }
 
-async fn write_session(api: &Api<DcvSession>, lease: &ServerLease, write: &Write) -> Outcome<DcvSession> {
+async fn write_session<B: Backend>(
+    backend: &B,
+    api: &Api<DcvSession>,
+    lease: &ServerLease,
+    write: &Write,
+) -> Outcome<DcvSession> {
     let session = &write.session;
     let Some(patch) = status_patch(session, &write.status) else {
         return Outcome::Done(Some(session.clone()));
     };
+    // Noted first: what may have been told is never taken for untold.
+    if let Some(id) = &write.announces
+        && let Err(error) = within(HOST_TIMEOUT, backend.announce(id)).await
+    {
+        tracing::warn!(session = id, error, "not announced");
+        return Outcome::Failed;
+    }
     patch_status(api, lease, session, &patch).await
 }
 

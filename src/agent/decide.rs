@@ -4,6 +4,8 @@
 //! [`Ledger`]). The answer is data, `act` carries it out. `decide` performs no I/O and reads no clock; deciding twice on
 //! the same world gives the same plan, so a pass may be repeated or cut off anywhere.
 
+mod others;
+
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -33,10 +35,13 @@ use crate::api::conditions::SessionCondition;
 use crate::api::server::Capacity;
 use crate::api::server::OtherSession;
 use crate::api::server::Placement;
-use crate::api::server::SessionOrigin;
 use crate::api::session::RestartPolicy;
 use crate::api::session::SessionServer;
 use crate::api::session::SessionState;
+
+pub use others::Stranger;
+pub use others::stranger;
+pub use others::unbound_markers;
 
 /// Everything `decide` may look at, read once at the start of the pass.
 pub struct World<'a> {
@@ -77,19 +82,6 @@ pub struct Me {
     pub cluster_uid: String,
     /// Id of the host's boot.
     pub boot_id: String,
-}
-
-/// What became of an object that is not bound here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stranger {
-    /// There is none of this uid.
-    Gone,
-    /// It waits for a server: the controller may bind it to what we have.
-    Waiting,
-    /// It is on its way to us: our watch is behind.
-    Ours,
-    /// It has another server, or is over: what we have is an instance that nobody wants.
-    Elsewhere,
 }
 
 /// What a pass leaves behind.
@@ -135,6 +127,8 @@ pub struct Write {
     pub session: Arc<DcvSession>,
     /// What its status becomes.
     pub status: DcvSessionStatus,
+    /// The session on the host of which this is the first word; the host has to note that before.
+    pub announces: Option<String>,
 }
 
 /// What there is on the host for an object.
@@ -344,7 +338,9 @@ impl<'a> Pass<'a> {
             generation,
             fault: fault.as_deref(),
         };
-        self.write(session, report::ready(session, &running, self.world.now));
+        let status = report::ready(session, &running, self.world.now);
+        let announces = (!instance.announced).then(|| instance.id.clone());
+        self.write_with(session, status, announces);
     }
 
     /// Sees to the permissions. Returns the generation of the spec that is in force, and what stands against it.
@@ -455,8 +451,12 @@ impl<'a> Pass<'a> {
     }
 
     fn write(&mut self, session: &Arc<DcvSession>, status: DcvSessionStatus) {
+        self.write_with(session, status, None);
+    }
+
+    fn write_with(&mut self, session: &Arc<DcvSession>, status: DcvSessionStatus, announces: Option<String>) {
         if session.status.as_ref() != Some(&status) {
-            self.plan.writes.push(Write { session: session.clone(), status });
+            self.plan.writes.push(Write { session: session.clone(), status, announces });
         }
     }
 
@@ -464,38 +464,6 @@ impl<'a> Pass<'a> {
         if time > self.world.now {
             self.plan.look_again = Some(self.plan.look_again.map_or(time, |earlier| earlier.min(time)));
         }
-    }
-
-    /// A session on the host that no object here stands for is listed and left alone, unless an administrator ends it
-    /// or its object says that it is wanted no more.
-    fn decide_other(&mut self, instance: &HostSession) {
-        if self.claimed.contains(instance.id.as_str()) {
-            return;
-        }
-        let stranger = instance.marker.as_ref().map(|marker| self.stranger(marker));
-        let has_ended = matches!(instance.phase, Phase::Ended(_));
-        match stranger {
-            Some(Some(Stranger::Elsewhere)) => return self.close(&instance.id),
-            // Nothing runs any more; closing only clears the host's memory of it.
-            Some(Some(Stranger::Gone)) if has_ended => return self.close(&instance.id),
-            // Not known yet, or known to be on its way: touch nothing, tell nothing.
-            Some(None | Some(Stranger::Ours)) => return,
-            _ if has_ended => return,
-            Some(Some(Stranger::Gone | Stranger::Waiting)) | None => {}
-        }
-        if self.world.server.spec.end_sessions.contains(&instance.id) {
-            self.close(&instance.id);
-        }
-        self.plan.other_sessions.push(OtherSession {
-            id: instance.id.clone(),
-            owner: instance.owner.clone(),
-            type_: instance.type_,
-            origin: if instance.marker.is_some() { SessionOrigin::Unclaimed } else { SessionOrigin::Manual },
-            namespace: instance.marker.as_ref().map(|marker| marker.namespace.clone()),
-            session_name: instance.marker.as_ref().map(|marker| marker.name.clone()),
-            creation_time: instance.creation_time.map(|time| Time(report::seconds(time))),
-            num_of_connections: instance.num_of_connections,
-        });
     }
 
     fn find(&self, session: &DcvSession) -> Found<'a> {
@@ -514,14 +482,6 @@ impl<'a> Pass<'a> {
         } else {
             Found::ToAdopt(instance)
         }
-    }
-
-    /// What became of the object of a session that no bound object stands for; `None`: not known.
-    fn stranger(&self, marker: &Marker) -> Option<Stranger> {
-        if self.bound_uids.contains(marker.uid.as_str()) {
-            return Some(Stranger::Elsewhere); // its object runs here under another id
-        }
-        self.world.strangers.get(&marker.uid).copied()
     }
 }
 
@@ -580,25 +540,6 @@ impl World<'_> {
             permissions: spec.permissions.clone(),
             storage_root: spec.storage_root.clone(),
         }
-    }
-}
-
-/// Markers on the host whose objects are not bound here: somebody has to ask what became of them.
-pub fn unbound_markers<'a>(host: &'a [HostSession], sessions: &[Arc<DcvSession>]) -> Vec<&'a Marker> {
-    let is_bound = |uid: &str| sessions.iter().any(|session| session.uid().as_deref() == Some(uid));
-    host.iter().filter_map(|instance| instance.marker.as_ref()).filter(|marker| !is_bound(&marker.uid)).collect()
-}
-
-/// What an object that exists, or not, means for an instance made for it.
-pub fn stranger(object: Option<&DcvSession>, uid: &str, server_name: &str) -> Stranger {
-    match object.filter(|session| session.uid().as_deref() == Some(uid)) {
-        None => Stranger::Gone,
-        Some(session) => match session.server_name() {
-            Some(name) if name == server_name => Stranger::Ours,
-            Some(_) => Stranger::Elsewhere,
-            None if session.is_finished() || session.is_closing() => Stranger::Elsewhere,
-            None => Stranger::Waiting,
-        },
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Ledger {
     pub permissions: BTreeMap<String, Permissions>,
     /// What the host said to a create, until it is in the object; by uid of the object.
     pub refusals: BTreeMap<String, Refusal>,
+    /// Sessions whose object was gone when it was to be told READY for the first time: nobody has heard of them.
+    pub unheard: BTreeSet<String>,
 }
 
 /// A session that is being created.
@@ -148,10 +150,11 @@ impl Ledger {
         self.permissions.insert(id.to_owned(), Permissions { text, fault });
     }
 
-    /// Forgets refusals that were told or whose objects are gone, and permissions of sessions that are gone.
+    /// Forgets refusals that were told or whose objects are gone, and what is noted of sessions that are gone.
     pub fn retain(&mut self, is_untold: impl Fn(&str, i32) -> bool, is_on_host: impl Fn(&str) -> bool) {
         self.refusals.retain(|uid, refusal| is_untold(uid, refusal.attempt));
         self.permissions.retain(|id, _| is_on_host(id));
+        self.unheard.retain(|id| is_on_host(id));
     }
 }
 

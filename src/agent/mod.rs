@@ -340,7 +340,10 @@ impl<B: Backend> Agent<B> {
             Done::Created { id, permissions, result } => self.ledger.create_ended(&id, permissions, result, now),
             Done::Closed { id, result } => self.ledger.close_ended(&id, result, now),
             Done::Permitted { id, text, result } => self.ledger.permissions_ended(&id, text, result, now),
-            Done::Written { uid, version, outcome: Outcome::Done(object) | Outcome::Changed(object) } => {
+            Done::Written { uid, version, announced, outcome: Outcome::Done(object) | Outcome::Changed(object) } => {
+                if object.is_none() {
+                    self.ledger.unheard.extend(announced);
+                }
                 self.session_answers.put(&uid, version, object);
             }
             Done::ServerWritten { version, outcome: Outcome::Done(object) } => {

@@ -50,6 +50,7 @@ pub use self::serve::run;
 pub use self::store::Keys;
 pub use self::store::Store;
 
+use crate::requirement::Dialect;
 use crate::token;
 use crate::token::Claims;
 
@@ -102,6 +103,8 @@ pub struct Rules {
     pub autorun_file_arguments_max_size: usize,
     /// Most characters of each.
     pub autorun_file_arguments_max_argument_length: usize,
+    /// How much of the requirement language is allowed.
+    pub dialect: Dialect,
 }
 
 impl Default for Rules {
@@ -114,6 +117,7 @@ impl Default for Rules {
             create_sessions_queue_max_time_seconds: 1800,
             autorun_file_arguments_max_size: 50,
             autorun_file_arguments_max_argument_length: 150,
+            dialect: Dialect::Extended,
         }
     }
 }

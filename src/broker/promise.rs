@@ -25,14 +25,19 @@ use crate::api::DcvSession;
 use crate::api::conditions;
 use crate::api::conditions::ServerCondition;
 use crate::api::names;
+use crate::api::session::PlacementPolicy;
 use crate::api::session::SessionType;
 use crate::placement::Candidate;
 use crate::placement::Ledger;
 use crate::placement::NewServers;
 use crate::placement::Request;
+use crate::requirement::Dialect;
 
 /// How long a promise holds when nothing is heard of its session: the controller binds within milliseconds.
 const LIFETIME: Duration = Duration::from_secs(10);
+
+/// Most groups of requests for which it is kept which servers suit them. One that was forgotten is worked out again.
+const GROUPS_MAX: usize = 1000;
 
 /// The attempt by which a session gets its first server.
 const FIRST_ATTEMPT: i32 = 1;
@@ -188,20 +193,26 @@ impl Promises {
         queue_size: usize,
         now: Instant,
     ) -> Result<Reservation, Shortage> {
-        let request = Request::of(&session.spec, namespace, namespace_labels).map_err(|_| Shortage::NoServer)?;
+        // Whether it may use the whole language was checked with the call.
+        let request = Request::of(&session.spec, namespace, namespace_labels, Dialect::Extended);
+        let request = request.map_err(|_| Shortage::NoServer)?;
         let mut book = locked(&self.0);
         book.expire(now);
-        let place = match book.ledger.fits(&request) {
-            Ok(server) => {
+        let server = book.ledger.choose(&request, PlacementPolicy::Spread);
+        if book.ledger.groups() > GROUPS_MAX {
+            book.ledger.retain_groups(|_| false);
+        }
+        let place = match server {
+            Some(server) => {
                 book.last += 1;
                 let key = format!("reservation {}", book.last);
                 let (owner, type_) = (session.spec.owner.clone(), session.spec.type_);
                 book.ledger.reserve(&key, FIRST_ATTEMPT, &server, &owner, type_);
                 Some(Place { key, server, owner, type_ })
             }
-            Err(_) if !session.spec.enqueue_request => return Err(Shortage::NoServer),
-            Err(_) if book.queued() >= queue_size => return Err(Shortage::QueueFull),
-            Err(_) => {
+            None if !session.spec.enqueue_request => return Err(Shortage::NoServer),
+            None if book.queued() >= queue_size => return Err(Shortage::QueueFull),
+            None => {
                 book.seats += 1;
                 None
             }

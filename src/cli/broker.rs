@@ -9,6 +9,7 @@ use clap::Args;
 use crate::broker::Rules;
 use crate::broker::Settings;
 use crate::broker::Tls;
+use crate::requirement::Dialect;
 
 /// Flags of the broker.
 #[derive(Args, Clone, Debug)]
@@ -46,6 +47,9 @@ pub struct BrokerArgs {
     /// How many characters each of them may have
     #[arg(long, env = "DCV_AUTORUN_FILE_ARGUMENTS_MAX_ARGUMENT_LENGTH", default_value_t = 150, value_parser = clap::value_parser!(u16).range(0..=4096))]
     autorun_file_arguments_max_argument_length: u16,
+    /// Refuses requirements that use more than Session Manager documents: its 25 properties and tags
+    #[arg(long, env = "DCV_STRICT_REQUIREMENTS")]
+    strict_requirements: bool,
 }
 
 impl BrokerArgs {
@@ -63,6 +67,7 @@ impl BrokerArgs {
             create_sessions_queue_max_time_seconds,
             autorun_file_arguments_max_size,
             autorun_file_arguments_max_argument_length,
+            strict_requirements,
         } = self;
         Settings {
             bind_host: client_to_broker_connector_bind_host,
@@ -80,6 +85,7 @@ impl BrokerArgs {
                 create_sessions_queue_max_time_seconds,
                 autorun_file_arguments_max_size: autorun_file_arguments_max_size.into(),
                 autorun_file_arguments_max_argument_length: autorun_file_arguments_max_argument_length.into(),
+                dialect: if strict_requirements { Dialect::Documented } else { Dialect::Extended },
             },
         }
     }

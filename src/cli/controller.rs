@@ -13,6 +13,7 @@ use crate::controller::LabelRule;
 use crate::controller::LivenessLimits;
 use crate::controller::Settings;
 use crate::placement::NewServers;
+use crate::requirement::Dialect;
 use crate::token::Rotation;
 
 /// How long a new key is published before it signs: every verifier reads the keys far more often.
@@ -29,6 +30,9 @@ pub struct ControllerArgs {
     /// Whether a server without `allowedNamespaces` takes sessions of every namespace or of none
     #[arg(long, env = "DCV_NEW_SERVERS", value_enum, default_value = "Open")]
     new_servers: New,
+    /// Refuses requirements that use more than Session Manager documents: its 25 properties and tags
+    #[arg(long, env = "DCV_STRICT_REQUIREMENTS")]
+    strict_requirements: bool,
     /// How often a session is tried again after it failed on a host
     #[arg(long, env = "DCV_CREATE_SESSIONS_NUMBER_OF_RETRIES_ON_FAILURE", default_value_t = 2, value_parser = clap::value_parser!(u32).range(0..=100))]
     create_sessions_number_of_retries_on_failure: u32,
@@ -87,6 +91,7 @@ impl ControllerArgs {
         let Self {
             placement_policy,
             new_servers,
+            strict_requirements,
             create_sessions_number_of_retries_on_failure,
             delete_timeout_seconds,
             server_lease_timeout_seconds,
@@ -111,6 +116,7 @@ impl ControllerArgs {
                 New::Open => NewServers::Open,
                 New::Closed => NewServers::Closed,
             },
+            dialect: if strict_requirements { Dialect::Documented } else { Dialect::Extended },
             retries: create_sessions_number_of_retries_on_failure,
             delete_timeout: signed(delete_timeout_seconds),
             liveness: LivenessLimits {
@@ -157,6 +163,7 @@ mod tests {
         assert_eq!(settings.purge_after, SignedDuration::from_mins(30));
         assert_eq!(settings.placement_policy, PlacementPolicy::Spread);
         assert_eq!(settings.new_servers, NewServers::Open);
+        assert_eq!(settings.dialect, Dialect::Extended);
         assert_eq!(settings.copied_node_labels.len(), 7);
         assert!(Cli::try_parse_from(["controller", "--seconds-before-deleting-unreachable-dcv-server", "59"]).is_err());
     }

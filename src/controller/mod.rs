@@ -50,6 +50,7 @@ use crate::cluster::Retry;
 use crate::cluster::events::Events;
 use crate::cluster::lease;
 use crate::placement::NewServers;
+use crate::requirement::Dialect;
 use crate::telemetry::health;
 use crate::token::Rotation;
 
@@ -69,6 +70,8 @@ pub struct Settings {
     pub placement_policy: PlacementPolicy,
     /// Which namespaces a server without `allowedNamespaces` admits.
     pub new_servers: NewServers,
+    /// How much of the requirement language is allowed.
+    pub dialect: Dialect,
     /// How often a session that failed on a host is tried again.
     pub retries: u32,
     /// How long a delete waits for an unreachable agent.
@@ -352,6 +355,7 @@ impl Context {
             health_address: ([127, 0, 0, 1], 0).into(),
             placement_policy: PlacementPolicy::Spread,
             new_servers: NewServers::Open,
+            dialect: Dialect::Extended,
             retries: 2,
             delete_timeout: SignedDuration::from_mins(10),
             liveness: LivenessLimits {

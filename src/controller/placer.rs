@@ -36,7 +36,7 @@ use crate::cluster::Change;
 use crate::cluster::Error;
 use crate::placement;
 use crate::placement::Candidate;
-use crate::placement::Explanation;
+use crate::placement::GroupId;
 use crate::placement::Ledger;
 use crate::placement::Rejection;
 use crate::placement::Request;
@@ -51,6 +51,9 @@ const BATCH: usize = 1024;
 const SETTLE_PAUSES: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 /// Pause after a write that was overtaken, and after one that failed.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(5)];
+/// Most groups of sessions for which it is kept which servers suit them, when fewer wait. One that was forgotten is
+/// worked out again.
+const GROUPS_MAX: usize = 1000;
 
 /// How soon after a write the line is looked at again.
 const AFTER_WRITES: Duration = Duration::from_millis(50);
@@ -99,6 +102,9 @@ pub(super) async fn run(context: Arc<Context>) {
         placer.decide();
     }
 }
+
+/// Why nothing fits, for sessions that the same servers fit: the same group, namespace and owner.
+type Nowhere = HashMap<(GroupId, String, String), String>;
 
 /// A session in the line.
 struct Waiting {
@@ -310,7 +316,7 @@ impl Placer {
         line.sort();
         self.wake = None;
         // What fits nowhere fits nowhere for the next one like it either: places are only taken in this pass.
-        let mut nowhere: HashMap<String, Explanation> = HashMap::new();
+        let mut nowhere: Nowhere = HashMap::new();
         for (_, uid) in line {
             let Some(waiting) = self.line.get(&uid) else { continue };
             if let Some(time) = waiting.not_before.filter(|time| *time > now) {
@@ -335,20 +341,19 @@ impl Placer {
                 }
             }
         }
+        if self.ledger.groups() > GROUPS_MAX.max(2 * nowhere.len()) {
+            let waiting: HashSet<GroupId> = nowhere.into_keys().map(|(group, ..)| group).collect();
+            self.ledger.retain_groups(|group| waiting.contains(&group));
+        }
         self.rest_until = Instant::now() + now.elapsed();
     }
 
     /// `None`: nothing can be said yet.
-    fn verdict(
-        &self,
-        session: &DcvSession,
-        at: Timestamp,
-        nowhere: &mut HashMap<String, Explanation>,
-    ) -> Option<Verdict> {
+    fn verdict(&mut self, session: &DcvSession, at: Timestamp, nowhere: &mut Nowhere) -> Option<Verdict> {
         let namespace = session.namespace().unwrap_or_default();
         // Without its labels no selector can be answered; it comes in a moment.
         let labels = self.context.caches.namespaces.find("", &namespace)?;
-        let mut request = match Request::of(&session.spec, &namespace, labels.labels()) {
+        let mut request = match Request::of(&session.spec, &namespace, labels.labels(), self.context.settings.dialect) {
             Ok(request) => request,
             Err(reason) => return Some(Verdict::Fail(Reason::InvalidRequirements, reason.to_string())),
         };
@@ -362,13 +367,14 @@ impl Placer {
             Ok(None) => {}
         }
         request.avoid = waiting::avoided(session, at);
-        let class = request.class();
-        let placed = match nowhere.get(&class) {
+        let alike = (self.ledger.group(&request), namespace, request.owner.clone());
+        let placed = match nowhere.get(&alike) {
             Some(explanation) => Err(explanation.clone()),
-            None => placement::place(&self.ledger, &request, self.context.settings.placement_policy)
-                .inspect_err(|explanation| drop(nowhere.insert(class, explanation.clone()))),
+            None => placement::place(&mut self.ledger, &request, self.context.settings.placement_policy)
+                .map_err(|explanation| explanation.to_string())
+                .inspect_err(|explanation| drop(nowhere.insert(alike, explanation.clone()))),
         };
-        Some(waiting::decide(session, placed.map_err(|explanation| explanation.to_string()), at))
+        Some(waiting::decide(session, placed, at))
     }
 
     /// Whether a server's agent can be given a session; that the server is full or closed does not matter to one that is
@@ -399,7 +405,7 @@ impl Placer {
     /// Takes the place, then sends the bind; `session_id` is that of a desktop to take over.
     fn bind(&mut self, uid: &str, session: Arc<DcvSession>, server: &str, session_id: Option<String>) {
         let Some(server) = self.ledger.server(server) else { return };
-        let (name, server_uid) = (server.name.clone(), server.uid.clone());
+        let (name, server_uid) = (server.name.to_string(), server.uid.clone());
         let attempt = session.attempt().saturating_add(1);
         self.ledger.reserve(uid, attempt, &name, &session.spec.owner, session.spec.type_);
         self.occupy(uid);

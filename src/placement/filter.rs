@@ -1,70 +1,21 @@
-//! Facts of a server, and the checks it must pass.
+//! The checks a server must pass, each with the reason it gives.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::collections::BTreeSet;
 
-use kube::ResourceExt;
-use kube::core::Selector;
-use kube::core::SelectorExt;
+use serde::Serialize;
 
-use super::Occupancy;
+use super::Candidate;
+use super::Occupied;
 use super::Request;
-use crate::api::DcvServer;
-use crate::api::server::Availability;
-use crate::api::server::Limits;
-use crate::api::server::Placement;
-use crate::api::server::UnavailabilityReason;
+use super::Wants;
 use crate::api::session::SessionType;
 
-/// Which namespaces a server without `allowedNamespaces` takes sessions of.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum NewServers {
-    /// All.
-    #[default]
-    Open,
-    /// None, until an administrator says which.
-    Closed,
-}
-
-/// What placing looks at in a server, apart from who is on it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// Name of the `DcvServer`.
-    pub name: String,
-    /// Its uid.
-    pub uid: String,
-    /// Its labels.
-    pub labels: BTreeMap<String, String>,
-    /// Why it takes nobody, if so.
-    pub shut: Option<Rejection>,
-    /// Namespaces it admits; `None`: none.
-    pub namespaces: Option<SelectorText>,
-    /// Kinds of session its host can run.
-    pub types: Vec<SessionType>,
-    /// Most virtual sessions; negative: no limit.
-    pub max_virtual: i32,
-    /// Most virtual sessions of one owner; negative: no limit.
-    pub max_per_owner: i32,
-    /// Whether the host runs Linux.
-    pub linux: bool,
-    /// Sessions on the host that no object here stands for.
-    pub others: Occupancy,
-    /// Load of the host over one minute, in thousandths of a processor.
-    pub load: i64,
-}
-
-/// A selector that can be compared.
-#[derive(Clone, Debug)]
-pub struct SelectorText(Selector);
-
-impl PartialEq for SelectorText {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.to_string() == other.0.to_string()
-    }
-}
-
 /// Why a server does not fit, in the order of the checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+///
+/// The order among those that shut a server as a whole is that of `UnavailabilityReason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Rejection {
     /// Its agent does not answer.
     Unreachable,
@@ -80,157 +31,102 @@ pub enum Rejection {
     LoggedIn,
     /// Its agent has not reported it available.
     NotReady,
-    /// Not for this namespace.
-    Namespace,
     /// Lacks the labels of `serverSelector`.
     Labels,
     /// The host has no sessions of this type.
     Type,
+    /// The host cannot give virtual sessions its GPU for OpenGL.
+    Gl,
     /// The host cannot run a program in such a session.
     Autorun,
+    /// Refuted by the clause of this index, the first that is false.
+    Requirement(usize),
     /// No room.
     Full,
     /// The owner has as many sessions there as one may.
     OwnerLimit,
 }
 
-impl fmt::Display for Rejection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Unreachable => "unreachable",
-            Self::Unhealthy => "unhealthy",
-            Self::LoggedIn => "in use by a logged-in user",
-            Self::NotReady => "not ready",
-            Self::Closed => "closed",
-            Self::Draining => "draining",
-            Self::Cordoned => "cordoned",
-            Self::Namespace => "other namespace",
-            Self::Labels => "other labels",
-            Self::Type => "other session type",
-            Self::Autorun => "without autorun for this type",
-            Self::Full => "full",
-            Self::OwnerLimit => "at the owner's limit",
-        })
-    }
+type Check = fn(Occupied<'_>, &Wants) -> Option<Rejection>;
+
+/// What does not depend on who asks and who is there, in the order in which a person would look.
+const CHECKS: [Check; 5] = [has_labels, has_type, has_gl, can_autorun, meets_requirement];
+
+/// Whether the server admits sessions of a namespace with these labels. For the others it does not exist.
+pub(super) fn admits(candidate: &Candidate, namespace_labels: &BTreeMap<String, String>) -> bool {
+    candidate.namespaces.as_ref().is_some_and(|admitted| admitted.matches(namespace_labels))
 }
 
-impl Candidate {
-    /// The facts of `server`.
-    ///
-    /// `reachable` is false when the caller knows better than the status that the agent is silent, `cordoned` is what the
-    /// Node of that name says.
-    pub fn of(server: &DcvServer, reachable: bool, cordoned: bool, new_servers: NewServers) -> Self {
-        let status = server.status.clone().unwrap_or_default();
-        let Limits { max_virtual_sessions, max_concurrent_sessions_per_user } = server.limits();
-        let host = status.host.as_ref();
-        let mut others = Occupancy::default();
-        for other in &status.other_sessions {
-            others.add(&other.owner, other.type_);
-        }
-        Self {
-            name: server.name_any(),
-            uid: server.uid().unwrap_or_default(),
-            labels: server.labels().clone(),
-            shut: shut(server, reachable, cordoned),
-            namespaces: admitted(server, new_servers).map(SelectorText),
-            types: status.capacity.map(|capacity| capacity.session_types).unwrap_or_default(),
-            max_virtual: max_virtual_sessions.unwrap_or(0),
-            max_per_owner: max_concurrent_sessions_per_user.unwrap_or(-1),
-            linux: host.and_then(|host| host.os.as_ref()).is_none_or(|os| os.family.eq_ignore_ascii_case("linux")),
-            others,
-            load: thousandths(host.and_then(|host| host.cpu_load_average).map_or(0.0, |load| load.one_minute)),
-        }
-    }
+/// The first reason why the server, which admits the namespace, does not fit.
+pub(super) fn check(server: Occupied<'_>, request: &Request) -> Option<Rejection> {
+    server
+        .candidate
+        .shut
+        .or_else(|| suits(server, &request.wants))
+        .or_else(|| (!has_room(server, request.wants.type_)).then_some(Rejection::Full))
+        .or_else(|| (!is_below_owner_limit(server, request)).then_some(Rejection::OwnerLimit))
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "a load is small, and `as` saturates")]
-fn thousandths(load: f64) -> i64 {
-    (load * 1000.0) as i64
+/// The first reason why the server would not fit if it were open and empty.
+pub(super) fn suits(server: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
+    CHECKS.iter().find_map(|check| check(server, wants))
 }
 
-/// What shuts the server as a whole. Whether it is full, or closed, is not taken from the status, which lags: the counts
-/// and the spec say it exactly.
-fn shut(server: &DcvServer, reachable: bool, cordoned: bool) -> Option<Rejection> {
-    let status = server.status.as_ref();
-    let reported = match (status.map(|it| it.availability), status.and_then(|it| it.unavailability_reason)) {
-        (Some(Availability::Available), _)
-        | (_, Some(UnavailabilityReason::ServerFull | UnavailabilityReason::ServerClosed)) => None,
-        (_, Some(UnavailabilityReason::UnreachableAgent)) => Some(Rejection::Unreachable),
-        (_, Some(UnavailabilityReason::UnhealthyDcvServer)) => Some(Rejection::Unhealthy),
-        (_, Some(UnavailabilityReason::ExistingLoggedInUser)) => Some(Rejection::LoggedIn),
-        (_, Some(UnavailabilityReason::Unknown) | None) => Some(Rejection::NotReady),
-    };
-    let closed = match server.spec.placement {
-        None | Some(Placement::Open) => cordoned.then_some(Rejection::Cordoned),
-        Some(Placement::Closed) => Some(Rejection::Closed),
-        Some(Placement::Draining) => Some(Rejection::Draining),
-    };
-    // `Rejection` is ordered by what counts more.
-    reported.into_iter().chain(closed).chain((!reachable).then_some(Rejection::Unreachable)).min()
+/// Everything that keeps the session off the server, every false clause by itself.
+pub(super) fn obstacles(server: Occupied<'_>, request: &Request) -> BTreeSet<Rejection> {
+    let Request { wants, .. } = request;
+    let clauses = wants.requirement.iter().flat_map(|it| it.clauses()).enumerate();
+    let refuting = clauses.filter(|(_, clause)| !clause.matches(&server)).map(|(at, _)| Rejection::Requirement(at));
+    let checks = CHECKS.iter().filter_map(|check| check(server, wants));
+    let full = (!has_room(server, wants.type_)).then_some(Rejection::Full);
+    let limit = (!is_below_owner_limit(server, request)).then_some(Rejection::OwnerLimit);
+    server.candidate.shut.into_iter().chain(checks).chain(refuting).chain(full).chain(limit).collect()
 }
 
-/// The namespaces the server admits. A selector that makes no sense admits none.
-fn admitted(server: &DcvServer, new_servers: NewServers) -> Option<Selector> {
-    match &server.spec.allowed_namespaces {
-        Some(selector) => selector.clone().try_into().ok(),
-        None => (new_servers == NewServers::Open).then(Selector::default),
-    }
-}
-
-type Check = fn(&Candidate, &Occupancy, &Request) -> Option<Rejection>;
-
-/// In the order in which a person would look.
-const CHECKS: [Check; 6] = [is_open, admits_namespace, has_labels, has_type, can_autorun, has_room];
-
-/// The first reason why the server does not fit.
-pub(super) fn check(candidate: &Candidate, occupancy: &Occupancy, request: &Request) -> Option<Rejection> {
-    CHECKS.iter().find_map(|check| check(candidate, occupancy, request))
-}
-
-fn is_open(candidate: &Candidate, _: &Occupancy, _: &Request) -> Option<Rejection> {
-    candidate.shut
-}
-
-fn admits_namespace(candidate: &Candidate, _: &Occupancy, request: &Request) -> Option<Rejection> {
-    let admitted = candidate.namespaces.as_ref().is_some_and(|SelectorText(it)| it.matches(&request.namespace_labels));
-    (!admitted).then_some(Rejection::Namespace)
-}
-
-fn has_labels(candidate: &Candidate, _: &Occupancy, request: &Request) -> Option<Rejection> {
-    (!request.selector.matches(&candidate.labels)).then_some(Rejection::Labels)
+fn has_labels(server: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
+    (!wants.selector.matches(&server.candidate.labels)).then_some(Rejection::Labels)
 }
 
 /// Virtual sessions exist on Linux only. Source: "Amazon DCV sessions" in the DCV Administrator Guide.
-fn has_type(candidate: &Candidate, _: &Occupancy, request: &Request) -> Option<Rejection> {
-    let possible =
-        candidate.types.contains(&request.type_) && (request.type_ == SessionType::Console || candidate.linux);
+fn has_type(Occupied { candidate, .. }: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
+    let possible = candidate.types.contains(&wants.type_) && (wants.type_ == SessionType::Console || candidate.linux);
     (!possible).then_some(Rejection::Type)
+}
+
+/// OpenGL on a GPU needs DCV GL and a driver on the host, so its agent must report it. A session that does not ask for it,
+/// or asks to go without, can be anywhere. Source: "DCV GL" in the DCV Administrator Guide.
+fn has_gl(server: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
+    (wants.gl && !server.candidate.gl).then_some(Rejection::Gl)
 }
 
 /// A program can be run in virtual sessions, and in console sessions on Windows. Source: `AutorunFile` in
 /// the page on creating sessions of the DCV Session Manager Developer Guide.
-fn can_autorun(candidate: &Candidate, _: &Occupancy, request: &Request) -> Option<Rejection> {
-    (request.autorun && request.type_ == SessionType::Console && candidate.linux).then_some(Rejection::Autorun)
+fn can_autorun(server: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
+    (wants.autorun && wants.type_ == SessionType::Console && server.candidate.linux).then_some(Rejection::Autorun)
 }
 
-/// One console session, or virtual ones up to the limits; never both kinds. Source: "Amazon DCV sessions" in the DCV
+fn meets_requirement(server: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
+    wants.requirement.as_ref()?.refuted_by(&server).map(Rejection::Requirement)
+}
+
+/// One console session, or virtual ones up to the limit; never both kinds. Source: "Amazon DCV sessions" in the DCV
 /// Administrator Guide.
-fn has_room(candidate: &Candidate, occupancy: &Occupancy, request: &Request) -> Option<Rejection> {
-    let (console, virtual_) = (
-        occupancy.console + candidate.others.console,
-        i64::from(occupancy.virtual_) + i64::from(candidate.others.virtual_),
-    );
-    match request.type_ {
-        SessionType::Console => (console > 0 || virtual_ > 0).then_some(Rejection::Full),
-        SessionType::Virtual => {
-            let over = |count: i64, limit: i32| limit >= 0 && count >= i64::from(limit);
-            let owned =
-                i64::from(occupancy.of_owner(&request.owner)) + i64::from(candidate.others.of_owner(&request.owner));
-            if console > 0 || over(virtual_, candidate.max_virtual) {
-                Some(Rejection::Full)
-            } else {
-                over(owned, candidate.max_per_owner).then_some(Rejection::OwnerLimit)
-            }
-        }
+pub(super) fn has_room(server: Occupied<'_>, type_: SessionType) -> bool {
+    let (console, virtual_) = server.sessions();
+    match type_ {
+        SessionType::Console => console == 0 && virtual_ == 0,
+        SessionType::Virtual => console == 0 && is_below(virtual_, server.candidate.max_virtual),
     }
+}
+
+/// The limit of an owner concerns virtual sessions: there is one console session anyway.
+pub(super) fn is_below_owner_limit(server: Occupied<'_>, request: &Request) -> bool {
+    request.wants.type_ == SessionType::Console
+        || server.candidate.max_per_owner < 0
+        || is_below(server.sessions_of(&request.owner), server.candidate.max_per_owner)
+}
+
+/// A negative limit is none.
+fn is_below(count: i64, limit: i32) -> bool {
+    limit < 0 || count < i64::from(limit)
 }

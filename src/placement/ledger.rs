@@ -6,13 +6,19 @@
 
 use std::collections::BTreeMap;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use kube::ResourceExt;
 
 use super::Candidate;
-use super::Explanation;
+use super::GroupId;
+use super::Occupied;
 use super::Request;
-use super::place;
+use super::candidate::Difference;
+use super::filter;
+use super::fleet::Fleet;
+use super::groups::Admissions;
+use super::groups::Groups;
 use crate::api::DcvSession;
 use crate::api::conditions;
 use crate::api::conditions::Reason;
@@ -94,47 +100,55 @@ impl Entry {
 /// Servers, and who is on them.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    servers: BTreeMap<String, Candidate>,
-    /// Also for servers that are gone or not yet seen: their sessions are counted when they come.
-    occupied: HashMap<String, Occupancy>,
+    fleet: Fleet,
+    groups: Groups,
+    admissions: Admissions,
     /// By uid.
     sessions: HashMap<String, Entry>,
     nobody: Occupancy,
 }
 
 impl Ledger {
-    /// Enters or updates a server. Whether anything changed that decides what fits: its load, which changes all the
-    /// time, does not.
+    /// Enters or updates a server. Whether anything changed that decides what fits. What is different in every report, such
+    /// as the load, does so only where a requirement asks for it.
     pub fn set_server(&mut self, candidate: Candidate) -> bool {
-        let differs = |known: &Candidate| Candidate { load: known.load, ..candidate.clone() } != *known;
-        let changed = self.servers.get(&candidate.name).is_none_or(differs);
-        self.servers.insert(candidate.name.clone(), candidate);
-        changed
+        let (number, difference) = self.fleet.set_server(candidate);
+        self.look_again(number, difference)
     }
 
     /// Takes a server out. Its sessions stay known.
     pub fn remove_server(&mut self, name: &str) -> bool {
-        self.servers.remove(name).is_some()
+        let Some(number) = self.fleet.remove_server(name) else { return false };
+        self.look_again(number, Difference::Whole)
     }
 
     /// Takes every server out that `keep` does not want.
     pub fn retain_servers(&mut self, keep: impl Fn(&str) -> bool) {
-        self.servers.retain(|name, _| keep(name));
+        let names = self.servers().map(|server| Arc::clone(&server.candidate.name));
+        let gone: Vec<_> = names.filter(|name| !keep(name)).collect();
+        for name in gone {
+            self.remove_server(&name);
+        }
     }
 
     /// The facts of a server.
     pub fn server(&self, name: &str) -> Option<&Candidate> {
-        self.servers.get(name)
+        self.fleet.named(name).map(|server| server.candidate)
     }
 
     /// Who is on a server, sessions without an object apart.
     pub fn occupancy(&self, name: &str) -> &Occupancy {
-        self.occupied.get(name).unwrap_or(&self.nobody)
+        self.fleet.occupancy(name).unwrap_or(&self.nobody)
     }
 
     /// Every server with who is on it, by name.
-    pub fn servers(&self) -> impl Iterator<Item = (&Candidate, &Occupancy)> {
-        self.servers.values().map(|candidate| (candidate, self.occupancy(&candidate.name)))
+    pub fn servers(&self) -> impl Iterator<Item = Occupied<'_>> {
+        self.fleet.servers()
+    }
+
+    /// The servers that admit the namespace of `request`, by name.
+    pub(super) fn visible_to(&self, request: &Request) -> impl Iterator<Item = Occupied<'_>> {
+        self.servers().filter(|server| filter::admits(server.candidate, &request.namespace_labels))
     }
 
     /// Takes note of a session as it was read from the API server. Whether room was taken or freed.
@@ -194,12 +208,43 @@ impl Ledger {
         self.sessions.contains_key(uid)
     }
 
-    /// A server for `request`, as [`place`] with the policy Spread.
+    /// The server for `request`: of those that fit the first in the order of its policy, else of the policy `default`. One
+    /// of `request.avoid` only when no other fits.
+    pub fn choose(&mut self, request: &Request, default: PlacementPolicy) -> Option<String> {
+        let policy = request.policy.unwrap_or(default);
+        let type_ = request.wants.type_;
+        let group = self.groups.of(&request.wants, &self.fleet);
+        let sets = [self.groups.servers(group)?, self.admissions.of(request, &self.fleet)];
+        let fits = |server: Occupied<'_>| filter::is_below_owner_limit(server, request);
+        let is_avoided = |server: Occupied<'_>| request.avoid.iter().any(|name| **name == *server.candidate.name);
+        let best = self.fleet.best(sets, type_, policy, |server| !is_avoided(server) && fits(server));
+        let again = || self.fleet.best(sets, type_, policy, fits).filter(|_| !request.avoid.is_empty());
+        best.or_else(again).map(|server| server.candidate.name.to_string())
+    }
+
+    /// The group of sessions that ask the same as `request`. It stays until [`Self::retain_groups`].
+    pub fn group(&mut self, request: &Request) -> GroupId {
+        self.groups.of(&request.wants, &self.fleet)
+    }
+
+    /// How many groups are kept.
+    pub fn groups(&self) -> usize {
+        self.groups.len()
+    }
+
+    /// Forgets every group that `keep` does not want: each takes memory, and time when a server changes. An id that was
+    /// forgotten is never woken.
+    pub fn retain_groups(&mut self, keep: impl Fn(GroupId) -> bool) {
+        self.groups.retain(keep);
+    }
+
+    /// The groups to which something happened since the last call by which a session of theirs may fit that did not: on a
+    /// server that suits them a place was freed, it opened, came, admits others, or suits them only now.
     ///
-    /// # Errors
-    /// Why none fits.
-    pub fn fits(&self, request: &Request) -> Result<String, Explanation> {
-        place(self, request, PlacementPolicy::Spread)
+    /// Says nothing of what time alone changes, such as servers avoided, or of namespaces that got other labels.
+    pub fn take_woken(&mut self) -> Vec<GroupId> {
+        let gained = self.fleet.take_gained();
+        self.groups.woken(&gained, &self.fleet)
     }
 
     /// Changes what is known of a session and keeps the sums right.
@@ -214,18 +259,33 @@ impl Ledger {
         if before == after {
             return false;
         }
-        if let Some(claim) = before
-            && let Some(occupancy) = self.occupied.get_mut(&claim.server)
-        {
-            occupancy.remove(&claim.owner, claim.type_);
-            if *occupancy == self.nobody {
-                self.occupied.remove(&claim.server);
+        if let Some(Claim { server, owner, type_ }) = before {
+            let number = self.fleet.change_occupancy(&server, |occupancy| occupancy.remove(&owner, type_));
+            // It may have kept its owner out of a server with room.
+            if self.fleet.server(number).is_some_and(|server| server.candidate.max_per_owner >= 0) {
+                self.fleet.note_gain(number);
             }
+            self.look_again(number, Difference::Moving);
         }
-        if let Some(claim) = after {
-            self.occupied.entry(claim.server).or_default().add(&claim.owner, claim.type_);
+        if let Some(Claim { server, owner, type_ }) = after {
+            let number = self.fleet.change_occupancy(&server, |occupancy| occupancy.add(&owner, type_));
+            self.look_again(number, Difference::Moving);
         }
         true
+    }
+
+    /// Brings up to date what is kept of the server with this number. Whether that may let somebody fit, or keep out.
+    fn look_again(&mut self, number: usize, difference: Difference) -> bool {
+        let server = self.fleet.server(number);
+        let suits = self.groups.update(number, server, difference);
+        if difference == Difference::Whole {
+            self.admissions.update(number, server.map(|server| server.candidate));
+        }
+        let decides = suits || difference == Difference::Whole;
+        if decides {
+            self.fleet.note_gain(number);
+        }
+        decides
     }
 }
 

@@ -1,27 +1,32 @@
 //! The order among servers that fit.
 
-use super::Candidate;
-use super::Occupancy;
-use super::Request;
+use std::sync::Arc;
+
+use super::Occupied;
 use crate::api::session::PlacementPolicy;
 
-/// Less is better. The order of the fields is the order of what counts.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Score<'a> {
-    avoided: bool,
+/// What counts before the name. Less is better. The order of the fields is the order of what counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Rank {
     sessions: i64,
     load: i64,
-    pub name: &'a str,
 }
 
-impl<'a> Score<'a> {
+impl Rank {
     /// Spread: the fewest sessions, then the lowest load. Pack: the most sessions, and the load does not matter.
-    pub fn of(candidate: &'a Candidate, occupancy: &Occupancy, request: &Request, policy: PlacementPolicy) -> Self {
-        let sessions = i64::from(occupancy.sessions()) + i64::from(candidate.others.sessions());
-        let (sessions, load) = match policy {
-            PlacementPolicy::Spread => (sessions, candidate.load),
-            PlacementPolicy::Pack => (-sessions, 0),
-        };
-        Self { avoided: request.avoid.contains(&candidate.name), sessions, load, name: &candidate.name }
+    pub fn of(server: Occupied<'_>, policy: PlacementPolicy) -> Self {
+        let (console, virtual_) = server.sessions();
+        match policy {
+            PlacementPolicy::Spread => Self { sessions: console + virtual_, load: server.candidate.load() },
+            PlacementPolicy::Pack => Self { sessions: -console - virtual_, load: 0 },
+        }
     }
+}
+
+/// A server in the order of a policy: by rank, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place {
+    pub rank: Rank,
+    pub name: Arc<str>,
+    pub number: usize,
 }

@@ -5,6 +5,9 @@
     reason = "tables of literals read best as they are"
 )]
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::Value;
 use serde_json::json;
@@ -13,6 +16,10 @@ use super::*;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::session::SessionType;
+use crate::requirement::Dialect;
+
+mod explanation;
+mod index;
 
 fn merged(mut base: Value, over: &Value) -> Value {
     match (&mut base, over) {
@@ -53,7 +60,7 @@ fn session(uid: &str, over: Value) -> DcvSession {
 
 fn request(over: Value) -> Request {
     let labels = BTreeMap::from([("team".to_owned(), "red".to_owned())]);
-    Request::of(&session("r", json!({"spec": over})).spec, "team", &labels).unwrap()
+    Request::of(&session("r", json!({"spec": over})).spec, "team", &labels, Dialect::Extended).unwrap()
 }
 
 fn ledger(servers: &[DcvServer], sessions: &[DcvSession]) -> Ledger {
@@ -79,22 +86,22 @@ fn each_reason_turns_a_server_down() {
     let any = json!({});
     let console = json!({"type": "CONSOLE"});
     let full = [bound("a", "s", any.clone()), bound("b", "s", json!({"spec": {"owner": "bob"}}))];
-    let cases: Vec<(&str, Value, Value, &[DcvSession], Option<Rejection>)> = vec![
+    let cases: Vec<(&str, Value, Value, &[DcvSession], Option<&[Rejection]>)> = vec![
         ("an open server fits", any.clone(), any.clone(), &[], None),
         ("reported full but has room", unavailable("SERVER_FULL"), any.clone(), &[], None),
         ("reported closed but opened again", unavailable("SERVER_CLOSED"), any.clone(), &[], None),
-        ("unreachable", unavailable("UNREACHABLE_AGENT"), any.clone(), &[], Some(Rejection::Unreachable)),
-        ("unhealthy", unavailable("UNHEALTHY_DCV_SERVER"), any.clone(), &[], Some(Rejection::Unhealthy)),
-        ("logged in", unavailable("EXISTING_LOGGED_IN_USER"), any.clone(), &[], Some(Rejection::LoggedIn)),
-        ("not reported", unavailable("UNKNOWN"), any.clone(), &[], Some(Rejection::NotReady)),
-        ("closed", json!({"spec": {"placement": "Closed"}}), any.clone(), &[], Some(Rejection::Closed)),
-        ("draining", json!({"spec": {"placement": "Draining"}}), any.clone(), &[], Some(Rejection::Draining)),
+        ("unreachable", unavailable("UNREACHABLE_AGENT"), any.clone(), &[], Some(&[Rejection::Unreachable])),
+        ("unhealthy", unavailable("UNHEALTHY_DCV_SERVER"), any.clone(), &[], Some(&[Rejection::Unhealthy])),
+        ("logged in", unavailable("EXISTING_LOGGED_IN_USER"), any.clone(), &[], Some(&[Rejection::LoggedIn])),
+        ("not reported", unavailable("UNKNOWN"), any.clone(), &[], Some(&[Rejection::NotReady])),
+        ("closed", json!({"spec": {"placement": "Closed"}}), any.clone(), &[], Some(&[Rejection::Closed])),
+        ("draining", json!({"spec": {"placement": "Draining"}}), any.clone(), &[], Some(&[Rejection::Draining])),
         (
             "closed counts before unhealthy",
             merged(json!({"spec": {"placement": "Closed"}}), &unavailable("UNHEALTHY_DCV_SERVER")),
             any.clone(),
             &[],
-            Some(Rejection::Closed),
+            Some(&[Rejection::Closed]),
         ),
         (
             "our namespace",
@@ -108,14 +115,14 @@ fn each_reason_turns_a_server_down() {
             json!({"spec": {"allowedNamespaces": {"matchLabels": {"team": "blue"}}}}),
             any.clone(),
             &[],
-            Some(Rejection::Namespace),
+            Some(&[]),
         ),
         (
             "a selector that makes no sense admits nobody",
             json!({"spec": {"allowedNamespaces": {"matchExpressions": [{"key": "a", "operator": "Like"}]}}}),
             any.clone(),
             &[],
-            Some(Rejection::Namespace),
+            Some(&[]),
         ),
         ("its labels", any.clone(), json!({"serverSelector": {"matchLabels": {"pool": "a"}}}), &[], None),
         (
@@ -123,16 +130,16 @@ fn each_reason_turns_a_server_down() {
             any.clone(),
             json!({"serverSelector": {"matchLabels": {"pool": "b"}}}),
             &[],
-            Some(Rejection::Labels),
+            Some(&[Rejection::Labels]),
         ),
         (
             "no capacity reported",
             json!({"status": {"capacity": {"sessionTypes": []}}}),
             any.clone(),
             &[],
-            Some(Rejection::Type),
+            Some(&[Rejection::Type]),
         ),
-        ("virtual on Windows", windows.clone(), any.clone(), &[], Some(Rejection::Type)),
+        ("virtual on Windows", windows.clone(), any.clone(), &[], Some(&[Rejection::Type])),
         ("console on Windows", windows.clone(), console.clone(), &[], None),
         ("autorun, console, Windows", windows, json!({"type": "CONSOLE", "autorunFile": "a"}), &[], None),
         (
@@ -140,11 +147,29 @@ fn each_reason_turns_a_server_down() {
             any.clone(),
             json!({"type": "CONSOLE", "autorunFile": "a"}),
             &[],
-            Some(Rejection::Autorun),
+            Some(&[Rejection::Autorun]),
         ),
         ("autorun, virtual, Linux", any.clone(), json!({"autorunFile": "a"}), &[], None),
+        ("OpenGL", json!({"status": {"capacity": {"gl": true}}}), json!({"dcvGlEnabled": true}), &[], None),
+        ("no OpenGL", any.clone(), json!({"dcvGlEnabled": true}), &[], Some(&[Rejection::Gl])),
+        ("no OpenGL and none asked for", any.clone(), json!({"dcvGlEnabled": false}), &[], None),
+        ("a requirement", any.clone(), json!({"requirements": "server:Host.Os.Family = 'linux'"}), &[], None),
+        (
+            "the first clause that is false counts",
+            any.clone(),
+            json!({"requirements": "server:Id = 'uid-s' and tag:a = 1 and tag:b = 2"}),
+            &[],
+            Some(&[Rejection::Requirement(1)]),
+        ),
+        (
+            "labels count before requirements, those before room",
+            any.clone(),
+            json!({"requirements": "label:pool = 'b'"}),
+            &full,
+            Some(&[Rejection::Requirement(0)]),
+        ),
         ("room for one more", any.clone(), any.clone(), &full[..1], None),
-        ("full", any.clone(), any.clone(), &full, Some(Rejection::Full)),
+        ("full", any.clone(), any.clone(), &full, Some(&[Rejection::Full])),
         ("no limit", json!({"status": {"capacity": {"maxVirtualSessions": -1}}}), any.clone(), &full, None),
         ("the administrator's limit", json!({"spec": {"limits": {"maxVirtualSessions": 3}}}), any.clone(), &full, None),
         (
@@ -152,12 +177,12 @@ fn each_reason_turns_a_server_down() {
             json!({"spec": {"limits": {"maxVirtualSessions": 0}}}),
             any.clone(),
             &[],
-            Some(Rejection::Full),
+            Some(&[Rejection::Full]),
         ),
-        ("console beside virtual", any.clone(), console.clone(), &full[..1], Some(Rejection::Full)),
-        ("virtual beside a console of others", other("CONSOLE"), any.clone(), &[], Some(Rejection::Full)),
-        ("console beside a virtual of others", other("VIRTUAL"), console.clone(), &[], Some(Rejection::Full)),
-        ("others take room", other("VIRTUAL"), any.clone(), &full[..1], Some(Rejection::Full)),
+        ("console beside virtual", any.clone(), console.clone(), &full[..1], Some(&[Rejection::Full])),
+        ("virtual beside a console of others", other("CONSOLE"), any.clone(), &[], Some(&[Rejection::Full])),
+        ("console beside a virtual of others", other("VIRTUAL"), console.clone(), &[], Some(&[Rejection::Full])),
+        ("others take room", other("VIRTUAL"), any.clone(), &full[..1], Some(&[Rejection::Full])),
         (
             "a limit of one per owner",
             json!({"spec": {"limits": {"maxConcurrentSessionsPerUser": 1}}}),
@@ -170,20 +195,20 @@ fn each_reason_turns_a_server_down() {
             json!({"spec": {"limits": {"maxConcurrentSessionsPerUser": 1}}}),
             any.clone(),
             &full[..1],
-            Some(Rejection::OwnerLimit),
+            Some(&[Rejection::OwnerLimit]),
         ),
         (
             "the owner's limit counts others too",
             merged(json!({"spec": {"limits": {"maxConcurrentSessionsPerUser": 1}}}), &other("VIRTUAL")),
             any,
             &[],
-            Some(Rejection::OwnerLimit),
+            Some(&[Rejection::OwnerLimit]),
         ),
     ];
     for (case, facts, wants, sessions, expected) in cases {
-        let ledger = ledger(&[server("s", facts)], sessions);
-        let found = ledger.fits(&request(wants)).map_err(|explanation| explanation.rejections);
-        let expected = expected.map_or_else(|| Ok("s".to_owned()), |it| Err(BTreeMap::from([(it, 1)])));
+        let mut ledger = ledger(&[server("s", facts)], sessions);
+        let found = place(&mut ledger, &request(wants), PlacementPolicy::Spread).map_err(|it| it.rejections);
+        let expected = expected.map_or_else(|| Ok("s".to_owned()), |it| Err(it.iter().map(|it| (*it, 1)).collect()));
         assert_eq!(found, expected, "{case}");
     }
 }
@@ -197,17 +222,6 @@ fn what_the_caller_knows_better_shuts_a_server() {
 }
 
 #[test]
-fn the_explanation_counts_the_commonest_reason_first() {
-    let closed = |name| server(name, json!({"spec": {"placement": "Closed"}}));
-    let full = |name| server(name, json!({"spec": {"limits": {"maxVirtualSessions": 0}}}));
-    let other = server("o", json!({"spec": {"allowedNamespaces": {"matchLabels": {"team": "blue"}}}}));
-    let servers = [full("1"), closed("2"), full("3"), other, closed("4"), full("5"), full("6")];
-    let explanation = ledger(&servers, &[]).fits(&request(json!({}))).unwrap_err();
-    assert_eq!(explanation.to_string(), "0 of 7 servers fit: 4 full, 2 closed, 1 other namespace");
-    assert_eq!(Ledger::default().fits(&request(json!({}))).unwrap_err().to_string(), "0 of 0 servers fit");
-}
-
-#[test]
 fn spread_takes_the_emptiest_pack_the_fullest_and_ties_go_by_name() {
     let load = |name, load: f64| {
         let load = json!({"oneMinute": load, "fiveMinutes": 0.0, "fifteenMinutes": 0.0});
@@ -215,25 +229,44 @@ fn spread_takes_the_emptiest_pack_the_fullest_and_ties_go_by_name() {
     };
     let servers = [load("b", 0.5), load("a", 0.5), load("c", 0.1), load("d", 9.0)];
     let sessions = [bound("1", "c", json!({})), bound("2", "b", json!({}))];
-    let ledger = ledger(&servers, &sessions);
+    let mut ledger = ledger(&servers, &sessions);
     let request = request(json!({}));
-    assert_eq!(place(&ledger, &request, PlacementPolicy::Spread).unwrap(), "a");
-    assert_eq!(place(&ledger, &request, PlacementPolicy::Pack).unwrap(), "b");
+    assert_eq!(place(&mut ledger, &request, PlacementPolicy::Spread).unwrap(), "a");
+    assert_eq!(place(&mut ledger, &request, PlacementPolicy::Pack).unwrap(), "b");
     let own = Request { policy: Some(PlacementPolicy::Pack), ..request.clone() };
-    assert_eq!(place(&ledger, &own, PlacementPolicy::Spread).unwrap(), "b");
+    assert_eq!(place(&mut ledger, &own, PlacementPolicy::Spread).unwrap(), "b");
     let again = Request { avoid: vec!["a".into(), "d".into()], ..request.clone() };
-    assert_eq!(place(&ledger, &again, PlacementPolicy::Spread).unwrap(), "c");
+    assert_eq!(place(&mut ledger, &again, PlacementPolicy::Spread).unwrap(), "c");
     let all = Request { avoid: ["a", "b", "c", "d"].map(str::to_owned).into(), ..request };
-    assert_eq!(place(&ledger, &all, PlacementPolicy::Spread).unwrap(), "a", "the avoided when no other fits");
+    assert_eq!(place(&mut ledger, &all, PlacementPolicy::Spread).unwrap(), "a", "the avoided when no other fits");
 }
 
 #[test]
-fn what_cannot_be_honoured_is_never_placed() {
-    let of = |over| Request::of(&session("a", json!({"spec": over})).spec, "team", &BTreeMap::new()).map(drop);
-    assert_eq!(of(json!({"requirements": "server:Memory > 1"})), Err(Unplaceable::Requirements));
-    assert_eq!(of(json!({"requirements": "  "})), Ok(()));
+fn what_no_server_can_ever_be_is_never_placed() {
+    let of = |over, dialect| {
+        let error = Request::of(&session("a", json!({"spec": over})).spec, "team", &BTreeMap::new(), dialect);
+        error.map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(of(json!({"requirements": "  "}), Dialect::Documented), Ok(()));
+    let requirement = |text: &str| json!({"requirements": text});
+    let error = of(requirement("server:Memory > 1"), Dialect::Extended).unwrap_err();
+    assert!(error.starts_with("requirements: at character 8: "), "{error}");
+    assert_eq!(of(requirement("label:pool = 'a'"), Dialect::Extended), Ok(()));
+    assert!(of(requirement("label:pool = 'a'"), Dialect::Documented).is_err(), "remembered for the other dialect only");
     let selector = json!({"serverSelector": {"matchExpressions": [{"key": "a", "operator": "Like"}]}});
-    assert!(matches!(of(selector), Err(Unplaceable::Selector(_))));
+    assert!(of(selector, Dialect::Extended).unwrap_err().starts_with("serverSelector is invalid: "));
+    for (field, value) in
+        [("initFile", json!("a")), ("dcvGlEnabled", json!(false)), ("autorunFileArguments", json!(["a"]))]
+    {
+        let error = of(json!({"type": "CONSOLE", field: value}), Dialect::Extended).unwrap_err();
+        assert_eq!(error, format!("{field} may not be set when type is CONSOLE"));
+    }
+}
+
+#[test]
+fn equal_requirements_are_parsed_once() {
+    let parsed = |text: &str| request(json!({"requirements": text})).wants.requirement.clone().unwrap();
+    assert!(Arc::ptr_eq(&parsed("tag:a = 1"), &parsed("tag:a = 1")));
 }
 
 #[test]
@@ -319,7 +352,7 @@ proptest! {
                     if server.is_some() || world.in_flight.is_some() || ledger.has_place(&uid) {
                         continue;
                     }
-                    if let Ok(name) = ledger.fits(&request(json!({}))) {
+                    if let Some(name) = ledger.choose(&request(json!({})), PlacementPolicy::Spread) {
                         ledger.reserve(&uid, attempt + 1, &name, "ann", SessionType::Virtual);
                         world.in_flight = Some((attempt + 1, name, false));
                     }

@@ -45,6 +45,11 @@ impl Backend for Host {
         if order.id == "slow" { std::future::pending().await } else { Ok(()) }
     }
 
+    async fn announce(&self, id: &str) -> Result<(), BackendError> {
+        self.note(format!("announce {id}"));
+        Ok(())
+    }
+
     async fn close(&self, id: &str) -> Result<(), BackendError> {
         self.note(format!("close {id}"));
         let fault = BackendError { action: "close", message: "busy".into() };
@@ -116,7 +121,7 @@ fn session() -> Arc<DcvSession> {
 fn refused() -> Write {
     let session = session();
     let status = report::not_created(&session, &CreateError::Refused("no".into()), mock::clock());
-    Write { session, status }
+    Write { session, status, announces: None }
 }
 
 fn writes(write: Write) -> Plan {
@@ -148,6 +153,20 @@ async fn a_status_is_one_merge_patch_with_version_server_and_attempt() {
     assert_eq!(calls[0].body, json!({"metadata": {"resourceVersion": "7"}, "status": status}));
 }
 
+#[tokio::test]
+async fn the_first_word_is_noted_on_the_host_before_it_is_written() {
+    let (mut hands, calls) = hands(true, |_, _, _| (404, mock::failure(404))).await;
+    let write = Write { announces: Some("u".into()), ..refused() };
+    hands.begin(&mut writes(write), &mut Ledger::default());
+    let done = next(&mut hands).await;
+    assert!(
+        matches!(&done, Done::Written { announced: Some(id), outcome: Outcome::Done(None), .. } if id == "u"),
+        "{done:?}"
+    );
+    assert_eq!(*hands.backend.asked.lock().unwrap(), ["announce u"]);
+    assert_eq!(calls.take().len(), 1);
+}
+
 #[test]
 fn mere_counters_do_not_depend_on_the_version() {
     let session = session();
@@ -163,7 +182,7 @@ async fn nothing_changed_is_no_call() {
     let (mut hands, calls) = hands(true, |_, _, _| (500, mock::failure(500))).await;
     let session = session();
     let status = session.status.clone().unwrap();
-    hands.begin(&mut writes(Write { session, status }), &mut Ledger::default());
+    hands.begin(&mut writes(Write { session, status, announces: None }), &mut Ledger::default());
     next(&mut hands).await;
     assert_eq!(calls.take(), []);
 }

@@ -88,6 +88,9 @@ async fn lives<B: Backend>(fixture: &Fixture<'_, B>) {
     assert_eq!((&session.owner, session.type_), (&fixture.owner, SessionType::Virtual));
     assert_eq!(session.marker.as_ref(), Some(&order.marker), "the marker is on the host");
     assert_eq!((session.num_of_connections, session.last_disconnection_time), (0, None));
+    assert!(!session.announced, "nobody knows of it yet");
+    backend.announce("contract-1").await.expect("an announcement is noted");
+    assert!(backend.list().await.expect("list answers")[0].announced, "and told from then on");
 
     backend.create(&order).await.expect("creating what runs already is success");
     assert_eq!(backend.list().await.expect("list answers").len(), 1, "and makes no second one");

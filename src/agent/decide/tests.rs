@@ -10,6 +10,7 @@ use crate::agent::ledger::Permissions;
 use crate::agent::ledger::Refusal;
 use crate::agent::mock;
 use crate::api::server::Limits;
+use crate::api::server::SessionOrigin;
 use crate::api::session::SessionType;
 
 const NOW: i64 = 1_800_000_000;
@@ -73,6 +74,7 @@ fn on_host(id: &str) -> HostSession {
         type_: SessionType::Virtual,
         marker: Some(marker(id)),
         phase: Phase::Running,
+        announced: true,
         num_of_connections: 0,
         last_disconnection_time: None,
         creation_time: Some(at(-850)),
@@ -243,7 +245,7 @@ fn a_session_that_accepts_clients_is_ready_in_one_whole_status() {
     let say = |type_, reason| conditions::condition(type_, Some(true), reason, "", at(0), Some(1));
     expected.conditions.push(say(SessionCondition::Ready, Reason::AcceptingClients));
     expected.conditions.push(say(SessionCondition::Created, Reason::Created));
-    let write = Write { session: bound, status: expected };
+    let write = Write { session: bound, status: expected, announces: None };
     assert_eq!(setting.decide(), Plan { writes: vec![write], counts: (1, 0), ..Plan::default() });
 }
 
@@ -656,6 +658,41 @@ fn an_instance_whose_object_went_elsewhere_is_closed() {
     let strangers = [("a".into(), Stranger::Elsewhere)].into();
     let setting = Setting { host: vec![on_host("a")], strangers, ..Setting::default() };
     assert_eq!(told(&setting.decide()), ["close a"]);
+}
+
+/// An object can be gone although it was bound: a delete that was begun before the finalizer was there.
+#[test]
+fn a_desktop_that_nobody_can_have_heard_of_goes_with_its_object() {
+    let unannounced = || HostSession { announced: false, ..on_host("a") };
+    let alone = |instance, stranger| Setting {
+        host: vec![instance],
+        strangers: [("a".into(), stranger)].into(),
+        ..Setting::default()
+    };
+    assert_eq!(told(&alone(unannounced(), Stranger::Gone).decide()), ["close a"]);
+    let preparing = HostSession { phase: Phase::Preparing, ..unannounced() };
+    assert_eq!(told(&alone(preparing, Stranger::Gone).decide()), ["close a"]);
+    let mut too_late = alone(on_host("a"), Stranger::Gone);
+    too_late.ledger.unheard.insert("a".into());
+    assert_eq!(told(&too_late.decide()), ["close a"], "the object was gone when it was to be told");
+
+    for stranger in [Stranger::Waiting, Stranger::Ours] {
+        assert_eq!(told(&alone(unannounced(), stranger).decide()), [""; 0], "{stranger:?}");
+    }
+    let mut elsewhere = alone(unannounced(), Stranger::Gone);
+    elsewhere.host[0].marker.as_mut().unwrap().cluster_uid = "another".into();
+    assert_eq!(told(&elsewhere.decide()), [""; 0], "nothing is known of another cluster's objects");
+    assert_eq!(others(&elsewhere.decide()), [("a".to_owned(), SessionOrigin::Unclaimed)]);
+}
+
+#[test]
+fn the_first_word_of_a_desktop_is_noted_on_the_host_and_later_ones_are_not() {
+    let announces = |announced, object| {
+        let plan = Setting::new(vec![object], vec![HostSession { announced, ..on_host("a") }]).decide();
+        plan.writes.into_iter().map(|write| write.announces).collect::<Vec<_>>()
+    };
+    assert_eq!(announces(false, session("a", &json!({}))), [Some("a".to_owned())]);
+    assert_eq!(announces(true, session("a", &json!({}))), [None]);
 }
 
 #[test]

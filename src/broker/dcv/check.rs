@@ -13,6 +13,7 @@ use crate::api::DcvSessionSpec;
 use crate::api::session::DesiredState;
 use crate::api::session::RestartPolicy;
 use crate::api::session::SessionType;
+use crate::requirement::Requirement;
 use crate::wire::CreateSessionRequestData;
 
 // Bounds of the objects.
@@ -41,15 +42,12 @@ pub fn session_spec(request: &CreateSessionRequestData, rules: &Rules) -> Result
         return Err("Owner must not start with - and must not contain control characters".to_owned());
     }
     let type_ = session_type(request)?;
-    if given(request.requirements.as_deref()).is_some_and(|text| !text.trim().is_empty()) {
-        return Err("Requirements are not supported yet: the session would be placed as if it had none".to_owned());
-    }
     let enqueue_request = request.enqueue_request.unwrap_or(false);
     Ok(DcvSessionSpec {
         display_name: Some(name),
         owner,
         type_,
-        requirements: None,
+        requirements: requirements(request, rules)?,
         server_selector: None,
         init_file: init_file(request, type_)?,
         autorun_file: path("AutorunFile", request.autorun_file.as_deref())?,
@@ -99,6 +97,13 @@ fn session_type(request: &CreateSessionRequestData) -> Result<SessionType, Strin
         .into_iter()
         .find(|type_| type_.as_str().eq_ignore_ascii_case(text))
         .ok_or_else(|| format!("Type must be CONSOLE or VIRTUAL, not {text:?}"))
+}
+
+/// Without blanks around, and none when it is blank; the error is the one that a manifest would get.
+fn requirements(request: &CreateSessionRequestData, rules: &Rules) -> Result<Option<String>, String> {
+    let Some(text) = request.requirements.as_deref() else { return Ok(None) };
+    let parsed = Requirement::parse(text, rules.dialect).map_err(|error| error.to_string())?;
+    Ok(parsed.map(|_| text.trim().to_owned()))
 }
 
 /// A path below a folder of the host.
@@ -257,7 +262,7 @@ mod tests {
             (json!({"PermissionsFile": "/dcv/permissions.file"}), "PermissionsFile must be the base64"),
             (json!({"PermissionsFile": "/w=="}), "PermissionsFile must be the base64 of UTF-8 text"),
             (json!({"StorageRoot": "a\u{7}"}), "StorageRoot must not contain control characters"),
-            (json!({"Requirements": "tag:a = '1'"}), "Requirements are not supported yet"),
+            (json!({"Requirements": "tag:a = 1 and"}), "requirements: at character 14: "),
         ] {
             let reason = check(&changes).expect_err(&changes.to_string());
             assert!(reason.contains(text), "{changes}: {reason}");

@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::*;
 use crate::cluster::mock;
+use crate::requirement::Dialect;
+use crate::requirement::Requirement;
 
 fn now() -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap()
@@ -247,10 +249,8 @@ async fn what_cannot_be_placed_fails_with_a_reason_and_an_event() {
         let stalled = conditions.iter().find(|it| it["type"] == "Stalled").unwrap().clone();
         (status["state"].clone(), stalled["reason"].clone(), status["stateReason"].clone())
     };
-    assert_eq!(
-        reason("a"),
-        ("UNKNOWN".into(), "InvalidRequirements".into(), "requirements are not supported by this version".into())
-    );
+    let error = Requirement::parse("server:Memory > 1", Dialect::Extended).unwrap_err();
+    assert_eq!(reason("a"), ("UNKNOWN".into(), "InvalidRequirements".into(), error.to_string().into()));
     let text = "No DCV server found for the given criteria: 0 of 1 servers fit: 1 full";
     assert_eq!(reason("b"), ("UNKNOWN".into(), "NoServerFits".into(), text.into()));
     let events = calls(&server).iter().filter(|call| call.starts_with("POST")).count();

@@ -8,6 +8,7 @@
 //! | `GET /v1/servers/{server}/sessions` | what it runs: list of [`Session`] |
 //! | `PUT /v1/servers/{server}/sessions/{id}` | creates, body an order; 200, [`REFUSED`] or [`FAILED`] with the reason |
 //! | `DELETE /v1/servers/{server}/sessions/{id}` | closes |
+//! | `PUT /v1/servers/{server}/sessions/{id}/announced` | notes that people may know of it |
 //! | `PUT /v1/servers/{server}/sessions/{id}/permissions` | [`Permissions`] |
 //! | `POST /v1/servers/{server}/sessions/{id}/screenshot` | body a screenshot request; the image |
 //! | `GET /v1/servers/{server}/changes?after=N` | waits up to a minute until the version is not N: [`Version`] |
@@ -79,6 +80,8 @@ pub struct Session {
     pub marker: Option<Marker>,
     /// How far it is.
     pub phase: State,
+    /// Whether people may know of it.
+    pub announced: bool,
     /// Why it ended.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -121,6 +124,7 @@ impl From<Session> for HostSession {
             owner: session.owner,
             type_: session.type_,
             marker: session.marker,
+            announced: session.announced,
             num_of_connections: session.num_of_connections,
             last_disconnection_time: session.last_disconnection_time,
             creation_time: Some(session.creation_time),

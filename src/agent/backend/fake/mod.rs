@@ -147,6 +147,10 @@ impl Backend for Fake {
         }
     }
 
+    async fn announce(&self, id: &str) -> Result<(), BackendError> {
+        self.ask("note the announcement", "PUT", &self.session_path(id, "/announced"), NOTHING).await
+    }
+
     async fn close(&self, id: &str) -> Result<(), BackendError> {
         self.ask("close the session", "DELETE", &self.session_path(id, ""), NOTHING).await
     }

@@ -95,6 +95,7 @@ fn router(hosts: Hosts) -> Router {
         .route("/v1/servers/{server}/users", put(set_users))
         .route("/v1/servers/{server}/restart", post(restart))
         .route("/v1/servers/{server}/sessions/{id}", put(create).delete(close))
+        .route("/v1/servers/{server}/sessions/{id}/announced", put(announce))
         .route("/v1/servers/{server}/sessions/{id}/permissions", put(set_permissions))
         .route("/v1/servers/{server}/sessions/{id}/screenshot", post(screenshot))
         .route("/v1/servers/{server}/sessions/{id}/end", post(end))
@@ -230,6 +231,11 @@ async fn close(Shared(hosts): Shared<Hosts>, Segments((server, id)): Session) ->
             done()
         }
     }
+}
+
+async fn announce(Shared(hosts): Shared<Hosts>, Segments((server, id)): Session) -> Response {
+    let mut world = hosts.world();
+    done_if(world.host(&server).session(&id).map(|session| session.announced = true).is_some())
 }
 
 async fn set_permissions(

@@ -393,6 +393,7 @@ impl Inner {
             cookie: random_hex::<16>(),
             connections: 0,
             last_disconnection_time: None,
+            announced: false,
         })
     }
 
@@ -553,6 +554,12 @@ impl Backend for VncBackend {
 
     async fn create(&self, order: &Order) -> Result<(), CreateError> {
         to_the_end(self.inner.clone().create(order.clone())).await
+    }
+
+    async fn announce(&self, id: &str) -> Result<(), BackendError> {
+        const ACTION: &str = "note the announcement";
+        let session = self.inner.session(id).ok_or_else(|| failed(ACTION)("no such session"))?;
+        session.update(|state| state.announced = true).map_err(failed(ACTION))
     }
 
     async fn close(&self, id: &str) -> Result<(), BackendError> {

@@ -157,6 +157,7 @@ impl Session {
         HostSession {
             id: self.id.clone(),
             owner: state.order.owner.clone(),
+            announced: state.announced,
             type_: SessionType::Virtual,
             phase: match &*self.life.borrow() {
                 Life::Starting => Phase::Preparing,

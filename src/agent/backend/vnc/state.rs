@@ -83,10 +83,17 @@ pub(super) struct State {
     pub launch: Launch,
     /// Secret that opens the display, in hexadecimal. Never read back from the owner's folder.
     pub cookie: String,
+    /// Whether anybody may know of it. Files of a version that did not note this say yes.
+    #[serde(default = "yes")]
+    pub announced: bool,
     /// Clients connected at the last change.
     pub connections: i32,
     /// When a client left last.
     pub last_disconnection_time: Option<Timestamp>,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// What the session host starts.

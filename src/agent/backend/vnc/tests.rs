@@ -95,6 +95,7 @@ pub(super) fn state(id: &str, owner: &str) -> State {
         cookie: "00".repeat(16),
         connections: 0,
         last_disconnection_time: None,
+        announced: false,
     }
 }
 

@@ -313,7 +313,7 @@ proptest! {
         let input = join(&[&[kinds[first]], &bytes]);
         let (mut filter, mut out) = (ClientFilter::default(), Vec::new());
         let outcome = filter.push(&input, NONE, &mut out);
-        if let Ok(Some(length)) = client_message_length(&input) && first < 2 && input.len() >= length {
+        if let Ok(Some(length)) = client::client_message_length(&input) && first < 2 && input.len() >= length {
             prop_assert!(!out.starts_with(&input[..length]) || outcome.is_err());
         }
         let _ = client(&bytes, ALL);

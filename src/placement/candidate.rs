@@ -1,0 +1,295 @@
+//! What placing knows of a server, and what a requirement can ask of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use kube::ResourceExt;
+
+use super::Labels;
+use super::Occupancy;
+use super::Rejection;
+use crate::api::DcvServer;
+use crate::api::server::Availability;
+use crate::api::server::Aws;
+use crate::api::server::CpuInfo;
+use crate::api::server::CpuLoadAverage;
+use crate::api::server::Limits;
+use crate::api::server::Os;
+use crate::api::server::Placement;
+use crate::api::server::UnavailabilityReason;
+use crate::api::session::SessionType;
+use crate::requirement::Facts;
+use crate::requirement::Property;
+use crate::requirement::Value;
+
+/// Which namespaces a server without `allowedNamespaces` takes sessions of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NewServers {
+    /// All.
+    #[default]
+    Open,
+    /// None, until an administrator says which.
+    Closed,
+}
+
+/// What placing looks at in a server, apart from who is on it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Candidate {
+    /// Name of the `DcvServer`.
+    pub name: Arc<str>,
+    /// Its uid.
+    pub uid: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Why it takes nobody, if so.
+    pub shut: Option<Rejection>,
+    /// Namespaces it admits; `None`: none.
+    pub namespaces: Option<Labels>,
+    /// Kinds of session its host can run.
+    pub types: Vec<SessionType>,
+    /// Most virtual sessions; negative: no limit.
+    pub max_virtual: i32,
+    /// Most virtual sessions of one owner; negative: no limit.
+    pub max_per_owner: i32,
+    /// Whether the host runs Linux.
+    pub linux: bool,
+    /// Whether virtual sessions can have its GPU for OpenGL, as its agent reports.
+    pub gl: bool,
+    /// Sessions on the host that no object here stands for.
+    pub others: Occupancy,
+    /// What only requirements ask for.
+    description: Description,
+    /// The same, of what changes all the time.
+    moving: Moving,
+}
+
+/// Facts that hardly ever change.
+#[derive(Clone, Debug, PartialEq)]
+struct Description {
+    tags: BTreeMap<String, String>,
+    hostname: String,
+    version: String,
+    agent_version: String,
+    os: Option<Os>,
+    memory_total: Option<i64>,
+    swap_total: Option<i64>,
+    aws: Option<Aws>,
+    cpu: Option<CpuInfo>,
+    gpu_models: Vec<String>,
+    gpu_vendors: Vec<String>,
+}
+
+/// Facts that are different in each report.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Moving {
+    memory_used: Option<i64>,
+    swap_used: Option<i64>,
+    load: Option<CpuLoadAverage>,
+}
+
+/// What a new report of a server changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Difference {
+    Nothing,
+    /// Only what is different in each report.
+    Moving,
+    /// Something that decides what fits.
+    Whole,
+}
+
+impl Candidate {
+    /// The facts of `server`.
+    ///
+    /// `reachable` is false when the caller knows better than the status that the agent is silent, `cordoned` is what the
+    /// Node of that name says.
+    pub fn of(server: &DcvServer, reachable: bool, cordoned: bool, new_servers: NewServers) -> Self {
+        let status = server.status.clone().unwrap_or_default();
+        let Limits { max_virtual_sessions, max_concurrent_sessions_per_user } = server.limits();
+        let host = status.host.unwrap_or_default();
+        let mut others = Occupancy::default();
+        for other in &status.other_sessions {
+            others.add(&other.owner, other.type_);
+        }
+        let capacity = status.capacity.unwrap_or_default();
+        let (gpu_models, gpu_vendors) = host.gpus.into_iter().map(|gpu| (gpu.model_name, gpu.vendor)).unzip();
+        Self {
+            name: server.name_any().into(),
+            uid: server.uid().unwrap_or_default(),
+            labels: server.labels().clone(),
+            shut: shut(server, reachable, cordoned),
+            namespaces: admitted(server, new_servers),
+            types: capacity.session_types,
+            max_virtual: max_virtual_sessions.unwrap_or(0),
+            max_per_owner: max_concurrent_sessions_per_user.unwrap_or(-1),
+            linux: host.os.as_ref().is_none_or(|os| os.family.eq_ignore_ascii_case("linux")),
+            gl: capacity.gl,
+            others,
+            description: Description {
+                tags: status.tags,
+                hostname: status.hostname,
+                version: status.version,
+                agent_version: status.agent.map(|agent| agent.version).unwrap_or_default(),
+                os: host.os,
+                memory_total: host.memory.map(|memory| memory.total_bytes),
+                swap_total: host.swap.map(|swap| swap.total_bytes),
+                aws: host.aws,
+                cpu: host.cpu_info,
+                gpu_models,
+                gpu_vendors,
+            },
+            moving: Moving {
+                memory_used: host.memory.map(|memory| memory.used_bytes),
+                swap_used: host.swap.map(|swap| swap.used_bytes),
+                load: host.cpu_load_average,
+            },
+        }
+    }
+
+    /// Load of the host over one minute, in thousandths of a processor.
+    #[expect(clippy::cast_possible_truncation, reason = "a load is small, and `as` saturates")]
+    pub(super) fn load(&self) -> i64 {
+        (self.moving.load.map_or(0.0, |load| load.one_minute) * 1000.0) as i64
+    }
+
+    /// Becomes `new`. What is different.
+    pub(super) fn replace(&mut self, new: Self) -> Difference {
+        let moved = self.moving != new.moving;
+        self.moving = new.moving;
+        if *self != new {
+            *self = new;
+            return Difference::Whole;
+        }
+        if moved { Difference::Moving } else { Difference::Nothing }
+    }
+}
+
+/// What shuts the server as a whole. Whether it is full, or closed, is not taken from the status, which lags: the counts
+/// and the spec say it exactly.
+fn shut(server: &DcvServer, reachable: bool, cordoned: bool) -> Option<Rejection> {
+    let status = server.status.as_ref();
+    let reported = match (status.map(|it| it.availability), status.and_then(|it| it.unavailability_reason)) {
+        (Some(Availability::Available), _)
+        | (_, Some(UnavailabilityReason::ServerFull | UnavailabilityReason::ServerClosed)) => None,
+        (_, Some(UnavailabilityReason::UnreachableAgent)) => Some(Rejection::Unreachable),
+        (_, Some(UnavailabilityReason::UnhealthyDcvServer)) => Some(Rejection::Unhealthy),
+        (_, Some(UnavailabilityReason::ExistingLoggedInUser)) => Some(Rejection::LoggedIn),
+        (_, Some(UnavailabilityReason::Unknown) | None) => Some(Rejection::NotReady),
+    };
+    let closed = match server.spec.placement {
+        None | Some(Placement::Open) => cordoned.then_some(Rejection::Cordoned),
+        Some(Placement::Closed) => Some(Rejection::Closed),
+        Some(Placement::Draining) => Some(Rejection::Draining),
+    };
+    // `Rejection` is ordered by what counts more.
+    reported.into_iter().chain(closed).chain((!reachable).then_some(Rejection::Unreachable)).min()
+}
+
+/// The namespaces the server admits. A selector that makes no sense admits none.
+fn admitted(server: &DcvServer, new_servers: NewServers) -> Option<Labels> {
+    match &server.spec.allowed_namespaces {
+        Some(selector) => selector.clone().try_into().ok(),
+        None => (new_servers == NewServers::Open).then(Labels::default),
+    }
+}
+
+/// A server with who is on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Occupied<'a> {
+    /// The server.
+    pub candidate: &'a Candidate,
+    /// Who is on it, sessions without an object apart.
+    pub occupancy: &'a Occupancy,
+}
+
+impl<'a> Occupied<'a> {
+    /// Console and virtual sessions of every origin.
+    pub fn sessions(self) -> (i64, i64) {
+        let Self { candidate: Candidate { others, .. }, occupancy } = self;
+        let sum = |a, b| i64::from(a) + i64::from(b);
+        (sum(occupancy.console, others.console), sum(occupancy.virtual_, others.virtual_))
+    }
+
+    /// Virtual sessions of `owner`, of every origin.
+    pub fn sessions_of(self, owner: &str) -> i64 {
+        i64::from(self.occupancy.of_owner(owner)) + i64::from(self.candidate.others.of_owner(owner))
+    }
+
+    fn text(self, property: Property) -> Option<&'a str> {
+        let Candidate { uid, description, .. } = self.candidate;
+        let os = || description.os.as_ref();
+        let aws = || description.aws.as_ref();
+        let cpu = || description.cpu.as_ref();
+        let text: &str = match property {
+            Property::Id => uid,
+            Property::Hostname => &description.hostname,
+            Property::Version => &description.version,
+            Property::SessionManagerAgentVersion => &description.agent_version,
+            Property::HostOsBuildNumber => os()?.build_number.as_ref()?,
+            Property::HostOsFamily => &os()?.family,
+            Property::HostOsKernelVersion => os()?.kernel_version.as_ref()?,
+            Property::HostOsName => &os()?.name,
+            Property::HostOsVersion => &os()?.version,
+            Property::HostAwsEc2InstanceId => &aws()?.ec2_instance_id,
+            Property::HostAwsEc2InstanceType => &aws()?.ec2_instance_type,
+            Property::HostAwsRegion => &aws()?.region,
+            Property::HostAwsEc2ImageId => &aws()?.ec2_image_id,
+            Property::HostCpuInfoArchitecture => &cpu()?.architecture,
+            Property::HostCpuInfoModelName => &cpu()?.model_name,
+            Property::HostCpuInfoVendor => &cpu()?.vendor,
+            _ => return None,
+        };
+        // What a host does not report is empty in the object.
+        (!text.is_empty()).then_some(text)
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "what is beyond 2^53 bytes need not be exact")]
+    fn number(self, property: Property) -> Option<f64> {
+        let Candidate { description, moving, .. } = self.candidate;
+        let bytes = |bytes: Option<i64>| bytes.map(|bytes| bytes as f64);
+        match property {
+            Property::HostMemoryTotalBytes => bytes(description.memory_total),
+            Property::HostMemoryUsedBytes => bytes(moving.memory_used),
+            Property::HostSwapTotalBytes => bytes(description.swap_total),
+            Property::HostSwapUsedBytes => bytes(moving.swap_used),
+            Property::HostCpuLoadAverageOneMinute => Some(moving.load?.one_minute),
+            Property::HostCpuLoadAverageFiveMinutes => Some(moving.load?.five_minutes),
+            Property::HostCpuLoadAverageFifteenMinutes => Some(moving.load?.fifteen_minutes),
+            Property::HostCpuInfoNumberOfCpus => Some(description.cpu.as_ref()?.number_of_cpus.into()),
+            Property::HostCpuInfoPhysicalCoresPerCpu => Some(description.cpu.as_ref()?.physical_cores_per_cpu.into()),
+            Property::HostGpusCount => Some(description.gpu_models.len() as f64),
+            Property::VirtualSessionCount => Some(self.sessions().1 as f64),
+            Property::ConsoleSessionCount => Some(self.sessions().0 as f64),
+            _ => None,
+        }
+    }
+}
+
+impl Facts for Occupied<'_> {
+    fn tag(&self, key: &str) -> Option<&str> {
+        self.candidate.description.tags.get(key).map(String::as_str)
+    }
+
+    fn label(&self, key: &str) -> Option<&str> {
+        self.candidate.labels.get(key).map(String::as_str)
+    }
+
+    fn property(&self, property: Property) -> Option<Value<'_>> {
+        let description = &self.candidate.description;
+        match property {
+            Property::HostGpusModelName => Some(Value::Texts(&description.gpu_models)),
+            Property::HostGpusVendor => Some(Value::Texts(&description.gpu_vendors)),
+            _ => self.text(property).map(Value::Text).or_else(|| self.number(property).map(Value::Number)),
+        }
+    }
+}
+
+/// Properties that change without anybody changing the server.
+pub(super) const MOVING: [Property; 7] = [
+    Property::HostMemoryUsedBytes,
+    Property::HostSwapUsedBytes,
+    Property::HostCpuLoadAverageOneMinute,
+    Property::HostCpuLoadAverageFiveMinutes,
+    Property::HostCpuLoadAverageFifteenMinutes,
+    Property::VirtualSessionCount,
+    Property::ConsoleSessionCount,
+];
