@@ -231,8 +231,20 @@ impl<G: Clone + Eq + Hash> Line<G> {
         group.is_asleep = true;
     }
 
-    /// Something may fit this group now.
-    pub fn wake(&mut self, group: &G) {
+    /// The groups that somebody waits in.
+    pub fn groups(&self) -> impl Iterator<Item = &G> {
+        self.groups.keys()
+    }
+
+    /// Something may fit now in the groups that `may_fit` names.
+    pub fn wake(&mut self, may_fit: impl Fn(&G) -> bool) {
+        let groups: Vec<G> = self.groups.keys().filter(|group| may_fit(group)).cloned().collect();
+        for group in groups {
+            self.wake_group(&group);
+        }
+    }
+
+    fn wake_group(&mut self, group: &G) {
         let Some(asleep) = self.groups.get_mut(group) else { return };
         let crowds: Vec<Share> =
             asleep.crowds.iter().filter(|(_, crowd)| crowd.is_asleep).map(|(share, _)| share.clone()).collect();
@@ -241,14 +253,6 @@ impl<G: Clone + Eq + Hash> Line<G> {
         }
         for share in crowds {
             self.edit(group, &share, |crowd| crowd.is_asleep = false);
-        }
-    }
-
-    /// Something may fit anybody now.
-    pub fn wake_all(&mut self) {
-        let groups: Vec<G> = self.groups.keys().cloned().collect();
-        for group in groups {
-            self.wake(&group);
         }
     }
 

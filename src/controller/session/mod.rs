@@ -3,7 +3,7 @@
 //! Waiting ones are the placer's business, running ones their agent's. Invariant: `decide` never performs I/O.
 
 mod act;
-mod decide;
+pub mod decide;
 pub(super) mod draft;
 mod observe;
 

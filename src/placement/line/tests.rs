@@ -71,9 +71,9 @@ fn what_nothing_fits_sleeps_until_it_is_woken_and_blocks_nobody() {
     line.insert("late", waiter(0, "cid", 99, 4));
     line.insert("a3", waiter(0, "ann", 99, 4));
     assert_eq!(line.next().as_deref(), Some("other"), "a new one like it sleeps as well");
-    line.wake(&1);
+    line.wake(|group| *group == 1);
     assert!(!line.is_awake("late"));
-    line.wake(&0);
+    line.wake(|group| *group == 0);
     assert_eq!(order(&mut line), ["a3", "late", "a1", "a2", "b", "other"]);
     line.insert("c", waiter(0, "cid", 0, 5));
     line.sleep_group("c");
@@ -81,7 +81,7 @@ fn what_nothing_fits_sleeps_until_it_is_woken_and_blocks_nobody() {
     line.insert("c", waiter(0, "cid", 0, 5));
     assert!(line.is_awake("c"), "nothing is remembered of a group that nobody waits in");
     line.sleep_group("c");
-    line.wake_all();
+    line.wake(|_| true);
     assert!(line.is_awake("c"));
 }
 
@@ -100,7 +100,7 @@ fn a_changed_priority_changes_the_place_in_the_line() {
 fn served(line: &mut Line<u8>, places: impl Iterator<Item = u8>) -> Vec<String> {
     let mut served = Vec::new();
     for group in places {
-        line.wake(&group);
+        line.wake(|it| *it == group);
         let Some(uid) = line.next() else { continue };
         line.give(&uid);
         line.uncount(&uid);
@@ -174,7 +174,7 @@ fn longest_waits(room: usize, demands: &[Demand]) -> BTreeMap<&'static str, u64>
         while ends.first().is_some_and(|(end, _)| *end <= tick) {
             let (_, uid) = ends.pop_first().unwrap();
             line.uncount(&uid);
-            line.wake(&0);
+            line.wake(|group| *group == 0);
         }
         for demand in demands {
             let due = |tick: u64| tick * demand.per_thousand / 1000;
@@ -360,12 +360,12 @@ proptest! {
                 Step::Wake(group) => {
                     naive.groups_asleep.remove(&group);
                     naive.crowds_asleep.retain(|(it, _)| *it != group);
-                    line.wake(&group);
+                    line.wake(|it| *it == group);
                 }
                 Step::WakeAll => {
                     naive.groups_asleep.clear();
                     naive.crowds_asleep.clear();
-                    line.wake_all();
+                    line.wake(|_| true);
                 }
                 Step::Count(uid, number) => {
                     naive.placed.entry(uid).or_insert(Some(share(owner(number))));
