@@ -19,9 +19,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Context;
+use super::placing;
 use super::placing::Command;
 use super::placing::Hitch;
 use super::placing::Placing;
+use super::placing::Settled;
 use super::placing::Step;
 use super::placing::Written;
 use super::session::draft::Draft;
@@ -285,17 +287,17 @@ async fn bind(
             }
             Err(_) => {}
         }
-        // The answer was lost, or is a conflict that may be with our own success. As long as the object is as it was,
-        // the call may still land, and then only once: it is sent again. Once it has moved on, it cannot land any more.
+        // The answer was lost, or is a conflict: only a read can tell.
         loop {
             match api.get_opt(&session.name_any()).await {
-                Ok(Some(now)) if now.uid() != session.uid() => return Written::Gone,
-                Ok(Some(now)) if now.attempt() >= attempt && now.server_name() == Some(server) => {
-                    return Written::Bound(Arc::new(now));
-                }
-                Ok(Some(now)) if now.resource_version() == session.resource_version() => break,
-                Ok(Some(now)) => return Written::NotBound(attempt, Some(Arc::new(now)), Hitch::Overtaken),
-                Ok(None) => return Written::Gone,
+                Ok(now) => match (placing::settled(&session, server, now.as_ref()), now) {
+                    (Settled::Bound, Some(now)) => return Written::Bound(Arc::new(now)),
+                    (Settled::Unmoved, _) => break,
+                    (Settled::Overtaken, now) => {
+                        return Written::NotBound(attempt, now.map(Arc::new), Hitch::Overtaken);
+                    }
+                    (Settled::Bound | Settled::Gone, _) => return Written::Gone,
+                },
                 Err(error) => {
                     let error = &error as &dyn std::error::Error;
                     tracing::warn!(session = session.name_any(), error, "Nobody knows yet whether the bind is there");

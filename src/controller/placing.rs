@@ -95,6 +95,30 @@ pub enum Hitch {
     Failed,
 }
 
+/// What a read tells of a bind whose answer was lost, or was a conflict that may be with its own success.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The bind is there.
+    Bound,
+    /// The session is as it was: the call may still land, and then only once, so it is sent again.
+    Unmoved,
+    /// The session has moved on: the call cannot land any more.
+    Overtaken,
+    /// The session is gone.
+    Gone,
+}
+
+/// What has become of the bind of `sent` to `server`, now that the session is `now`.
+pub fn settled(sent: &DcvSession, server: &str, now: Option<&DcvSession>) -> Settled {
+    match now {
+        None => Settled::Gone,
+        Some(now) if now.uid() != sent.uid() => Settled::Gone,
+        Some(now) if now.attempt() > sent.attempt() && now.server_name() == Some(server) => Settled::Bound,
+        Some(now) if now.resource_version() == sent.resource_version() => Settled::Unmoved,
+        Some(_) => Settled::Overtaken,
+    }
+}
+
 /// A session without a server.
 struct Waiting {
     session: Arc<DcvSession>,

@@ -4,7 +4,7 @@
 
 mod act;
 pub mod decide;
-pub(super) mod draft;
+pub mod draft;
 mod observe;
 
 use std::sync::Arc;
