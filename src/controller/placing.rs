@@ -56,7 +56,7 @@ pub struct Command {
 }
 
 /// What to write.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Step {
     /// Bind it, in the attempt after its last.
     Bind {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use dcv_operator::api::DcvServer;
 use dcv_operator::api::DcvSession;
+use dcv_operator::api::DcvSessionStatus;
 use dcv_operator::api::names;
 use dcv_operator::api::session::PlacementPolicy;
 use dcv_operator::controller::placing;
@@ -34,13 +35,18 @@ use crate::api::uid;
 pub enum Fate {
     /// It lands, and the answer arrives.
     Lands,
+    /// It lands, and the answer takes its time.
+    AnswerLate,
     /// It lands, and the answer is lost.
     AnswerLost,
+    /// It is taken for lost, and arrives later all the same.
+    Late,
     /// It never arrives.
     Lost,
 }
 
 /// A write on its way.
+#[derive(Clone)]
 pub struct Flight {
     uid: Arc<str>,
     /// As it was read, with our finalizer once that is there.
@@ -48,6 +54,8 @@ pub struct Flight {
     step: Step,
     /// Its answer was lost or a conflict: only a read can tell.
     asks: bool,
+    /// What will be answered.
+    answer: Option<Arc<DcvSession>>,
 }
 
 pub struct Leader {
@@ -118,7 +126,7 @@ impl Leader {
         let any = !commands.is_empty();
         self.flights.extend(commands.into_iter().map(|Command { uid, session, step }| {
             assert!(session.uid().as_deref() == Some(&*uid));
-            Flight { uid, session, step, asks: false }
+            Flight { uid, session, step, asks: false, answer: None }
         }));
         let busy: HashSet<&Arc<str>> = self.flights.iter().map(|flight| &flight.uid).collect();
         assert_eq!(busy.len(), self.flights.len(), "a session has one write on its way");
@@ -142,12 +150,15 @@ impl Leader {
         self.view.keys().fold(false, |any, uid| self.reconcile(uid, api, now) | any)
     }
 
-    /// Something happens to a write on its way.
-    pub fn fly(&mut self, number: usize, fate: Fate, api: &mut Api, now: Timestamp) {
+    /// Something happens to a write on its way; one that will arrive later joins `orphans`.
+    pub fn fly(&mut self, number: usize, fate: Fate, api: &mut Api, orphans: &mut Vec<Flight>, now: Timestamp) {
         if self.flights.is_empty() {
             return;
         }
         let mut flight = self.flights.swap_remove(number % self.flights.len());
+        if fate == Fate::Late && flight.answer.is_none() && !flight.asks {
+            orphans.push(flight.clone());
+        }
         match flight.fly(fate, api, now) {
             Some(written) => self.placing.settle(&flight.uid, written, now),
             None => self.flights.push(flight),
@@ -156,62 +167,81 @@ impl Leader {
 }
 
 impl Flight {
-    /// What has become of it, once that is known. Nobody listens when its leader is gone.
+    /// What has become of it, once that is known.
     pub fn fly(&mut self, fate: Fate, api: &mut Api, now: Timestamp) -> Option<Written> {
+        if let Some(session) = self.answer.take() {
+            let is_bind = matches!(self.step, Step::Bind { .. });
+            return Some(if is_bind { Written::Bound(session) } else { Written::Told(session) });
+        }
         match &self.step {
-            Step::Tell(status, _) => {
-                if fate == Fate::Lost {
-                    return Some(Written::NotTold(Hitch::Failed));
-                }
-                Some(match api.write_status(&self.session, status) {
-                    Ok(_) if fate == Fate::AnswerLost => Written::NotTold(Hitch::Failed),
-                    Ok(session) => Written::Told(session),
-                    Err(Refusal::NotFound) => Written::Gone,
-                    Err(Refusal::Conflict) => Written::NotTold(Hitch::Overtaken),
-                })
-            }
             Step::Bind { server, .. } if self.asks => {
                 let stored = api.objects.get(&*self.uid);
                 match placing::settled(&self.session, server, stored.map(AsRef::as_ref)) {
                     Settled::Bound => stored.cloned().map(Written::Bound),
                     Settled::Gone => Some(Written::Gone),
-                    Settled::Overtaken => {
-                        Some(Written::NotBound(self.session.attempt() + 1, stored.cloned(), Hitch::Overtaken))
-                    }
+                    Settled::Overtaken => Some(self.not_bound(stored.cloned())),
                     Settled::Unmoved => {
                         self.asks = false;
                         None
                     }
                 }
             }
-            Step::Bind { server, server_uid, session_id } => {
-                if !self.session.has_finalizer() {
-                    let result = api.write(&self.session, |session| {
-                        session.finalizers_mut().push(names::SESSION_FINALIZER.to_owned());
-                    });
-                    return match result {
-                        Ok(session) => {
-                            self.session = session;
-                            None
-                        }
-                        Err(Refusal::NotFound) => Some(Written::Gone),
-                        Err(Refusal::Conflict) => {
-                            Some(Written::NotBound(self.session.attempt() + 1, None, Hitch::Overtaken))
-                        }
-                    };
-                }
-                let status = Draft::of(&self.session, now).bound(server, server_uid, session_id.clone());
-                let result =
-                    if fate == Fate::Lost { Err(Refusal::Conflict) } else { api.write_status(&self.session, &status) };
+            Step::Bind { .. } if !self.session.has_finalizer() => {
+                let result = api.write(&self.session, |session| {
+                    session.finalizers_mut().push(names::SESSION_FINALIZER.to_owned());
+                });
                 match result {
-                    Ok(session) if fate == Fate::Lands => Some(Written::Bound(session)),
+                    Ok(session) => {
+                        self.session = session;
+                        None
+                    }
                     Err(Refusal::NotFound) => Some(Written::Gone),
-                    Ok(_) | Err(Refusal::Conflict) => {
+                    Err(Refusal::Conflict) => Some(self.not_bound(None)),
+                }
+            }
+            Step::Bind { server, server_uid, session_id } => {
+                let status = Draft::of(&self.session, now).bound(server, server_uid, session_id.clone());
+                match sent(&self.session, &status, fate, api) {
+                    Ok(Some(session)) => self.answered(session, fate, now, api),
+                    Err(Refusal::NotFound) => Some(Written::Gone),
+                    Ok(None) | Err(Refusal::Conflict) => {
                         self.asks = true;
                         None
                     }
                 }
             }
+            Step::Tell(status, _) => match sent(&self.session, status, fate, api) {
+                Ok(Some(session)) => self.answered(session, fate, now, api),
+                Ok(None) => Some(Written::NotTold(Hitch::Failed)),
+                Err(Refusal::NotFound) => Some(Written::Gone),
+                Err(Refusal::Conflict) => Some(Written::NotTold(Hitch::Overtaken)),
+            },
         }
+    }
+
+    fn answered(&mut self, session: Arc<DcvSession>, fate: Fate, now: Timestamp, api: &mut Api) -> Option<Written> {
+        self.answer = Some(session);
+        if fate == Fate::AnswerLate { None } else { self.fly(fate, api, now) }
+    }
+
+    fn not_bound(&self, session: Option<Arc<DcvSession>>) -> Written {
+        Written::NotBound(self.session.attempt() + 1, session, Hitch::Overtaken)
+    }
+}
+
+/// Sends a status; `None`: there is no answer.
+fn sent(
+    session: &DcvSession,
+    status: &DcvSessionStatus,
+    fate: Fate,
+    api: &mut Api,
+) -> Result<Option<Arc<DcvSession>>, Refusal> {
+    match fate {
+        Fate::Lands | Fate::AnswerLate => api.write_status(session, status).map(Some),
+        Fate::AnswerLost => {
+            let _ = api.write_status(session, status);
+            Ok(None)
+        }
+        Fate::Late | Fate::Lost => Ok(None),
     }
 }

@@ -55,6 +55,8 @@ enum Act {
     /// A leader's watch breaks.
     List(usize),
     Place(usize),
+    /// A leader does all it can: everything reaches it, and it decides on everything.
+    Lead(usize),
     Reconcile(usize, usize),
     Fly(usize, usize, Fate),
     /// A controller is started anew.
@@ -63,15 +65,23 @@ enum Act {
     Second(bool),
     AgentWatch(usize, usize),
     AgentPass(usize),
+    /// An agent does all it can, and its host as well.
+    Serve(usize),
     HostWorks(usize, bool),
     AgentRestart(usize),
-    /// A write of a controller that is gone arrives, or is lost.
+    /// A write that nobody waits for any more arrives, or is lost.
     Orphan(usize, bool),
     Wait(i64),
 }
 
 fn act() -> impl Strategy<Value = Act> {
-    let fate = prop_oneof![4 => Just(Fate::Lands), 1 => Just(Fate::AnswerLost), 1 => Just(Fate::Lost)];
+    let fate = prop_oneof![
+        4 => Just(Fate::Lands),
+        3 => Just(Fate::AnswerLate),
+        1 => Just(Fate::AnswerLost),
+        2 => Just(Fate::Late),
+        1 => Just(Fate::Lost),
+    ];
     let often = |times: u32| proptest::bool::weighted(1.0 / f64::from(times));
     let create = (0..3_usize, 0..2_i32, any::<bool>(), often(5), often(5), often(4));
     prop_oneof![
@@ -84,13 +94,15 @@ fn act() -> impl Strategy<Value = Act> {
         1 => (0..3_usize, any::<bool>()).prop_map(|(host, shut)| Act::Shut(host, shut)),
         6 => (0..2_usize, 1..6_usize).prop_map(|(leader, events)| Act::Watch(leader, events)),
         1 => (0..2_usize).prop_map(Act::List),
-        8 => (0..2_usize).prop_map(Act::Place),
+        6 => (0..2_usize).prop_map(Act::Place),
+        4 => (0..2_usize).prop_map(Act::Lead),
         6 => (0..2_usize, 0..20_usize).prop_map(|(leader, number)| Act::Reconcile(leader, number)),
         12 => (0..2_usize, 0..9_usize, fate).prop_map(|(leader, number, fate)| Act::Fly(leader, number, fate)),
         1 => (0..2_usize).prop_map(Act::Restart),
         1 => any::<bool>().prop_map(Act::Second),
         6 => (0..3_usize, 1..9_usize).prop_map(|(host, events)| Act::AgentWatch(host, events)),
-        8 => (0..3_usize).prop_map(Act::AgentPass),
+        6 => (0..3_usize).prop_map(Act::AgentPass),
+        6 => (0..3_usize).prop_map(Act::Serve),
         6 => (0..3_usize, often(4)).prop_map(|(host, fails)| Act::HostWorks(host, fails)),
         1 => (0..3_usize).prop_map(Act::AgentRestart),
         2 => (0..9_usize, any::<bool>()).prop_map(|(number, lands)| Act::Orphan(number, lands)),
@@ -103,7 +115,7 @@ struct World {
     api: Api,
     hosts: Vec<Host>,
     leaders: Vec<Leader>,
-    /// Writes of controllers that are gone.
+    /// Writes that nobody waits for any more: of controllers that are gone, or taken for lost.
     orphans: Vec<Flight>,
     created: usize,
     /// Nothing has happened by which a controller could bind too many: no second one, no write of an earlier one.
@@ -182,6 +194,13 @@ impl World {
                     leader.list(&self.api, now);
                 }
             }
+            Act::Lead(leader) => {
+                if let Some(leader) = self.leaders.get_mut(leader) {
+                    leader.watch(&self.api, usize::MAX, now);
+                    leader.place(now);
+                    leader.reconcile_all(&mut self.api, now);
+                }
+            }
             Act::Place(leader) => {
                 if let Some(leader) = self.leaders.get_mut(leader) {
                     leader.place(now);
@@ -194,7 +213,7 @@ impl World {
             }
             Act::Fly(leader, number, fate) => {
                 if let Some(leader) = self.leaders.get_mut(leader) {
-                    leader.fly(number, fate, &mut self.api, now);
+                    leader.fly(number, fate, &mut self.api, &mut self.orphans, now);
                 }
             }
             Act::Restart(leader) => {
@@ -218,12 +237,15 @@ impl World {
                 self.hosts[host].pass(&mut self.api, now);
                 self.tell_leaders();
             }
+            Act::Serve(host) => {
+                self.serve(host);
+                self.tell_leaders();
+            }
             Act::HostWorks(host, fails) => drop(self.hosts[host].work(fails, now)),
             Act::AgentRestart(host) => self.hosts[host].restart(&self.api, now),
             Act::Orphan(number, lands) => {
                 if !self.orphans.is_empty() {
                     let mut flight = self.orphans.swap_remove(number % self.orphans.len());
-                    // Its first write is the last: nobody reads the answer.
                     flight.fly(if lands { Fate::Lands } else { Fate::Lost }, &mut self.api, now);
                 }
             }
@@ -300,15 +322,21 @@ impl World {
         let mut any = leader.watch(&self.api, usize::MAX, now);
         any |= leader.place(now);
         while !leader.flights.is_empty() {
-            leader.fly(0, Fate::Lands, &mut self.api, now);
+            leader.fly(0, Fate::Lands, &mut self.api, &mut self.orphans, now);
         }
         any |= leader.reconcile_all(&mut self.api, now);
-        for host in &mut self.hosts {
-            any |= host.watch(&self.api, usize::MAX);
-            any |= host.pass(&mut self.api, now);
-            while host.work(false, now) {
-                any = true;
-            }
+        for host in 0..self.hosts.len() {
+            any |= self.serve(host);
+        }
+        any
+    }
+
+    fn serve(&mut self, host: usize) -> bool {
+        let host = &mut self.hosts[host];
+        let mut any = host.watch(&self.api, usize::MAX);
+        any |= host.pass(&mut self.api, self.now);
+        while host.work(false, self.now) {
+            any = true;
         }
         any
     }
@@ -347,11 +375,15 @@ impl Host {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { max_shrink_iters: 4000, ..ProptestConfig::default() })]
     #[test]
-    fn no_host_runs_too_much_and_every_session_ends_somewhere(acts in proptest::collection::vec(act(), 1..250)) {
+    fn no_host_runs_too_much_and_every_session_ends_somewhere(
+        acts in proptest::collection::vec(act(), 1..250),
+        is_calm in any::<bool>(),
+    ) {
         let mut world = World::new();
-        for act in acts {
+        // In half of the runs one controller lives through it all: then it may not even bind too many.
+        for act in acts.into_iter().filter(|act| !is_calm || !matches!(act, Act::Second(_) | Act::Restart(_))) {
             world.do_(act);
             world.check();
         }
