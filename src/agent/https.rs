@@ -26,17 +26,15 @@ use axum::routing::post;
 use axum_server::tls_rustls::RustlsConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use serde::Deserialize;
 use sha2::Digest;
 use sha2::Sha256;
 
 use super::gate;
 use super::gate::View;
+use crate::token::verifier;
+use crate::token::verifier::Denial;
+use crate::token::verifier::Question;
 
-/// Path the documentation gives.
-pub const VERIFIER_PATH: &str = "/agent/validate-authentication-token";
-/// A token is some hundred bytes; nothing larger is worth reading.
-const MAX_BODY_BYTES: usize = 64 * 1024;
 /// Longest time to wait for a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -156,19 +154,10 @@ pub async fn serve(
 pub fn router(routes: Router, view: Arc<dyn View>) -> Router {
     Router::new()
         .route("/health", get(|| async { "ok\n" }))
-        .route(VERIFIER_PATH, post(validate))
-        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .route(verifier::PATH, post(validate))
+        .layer(DefaultBodyLimit::max(verifier::BODY_MAX_BYTES))
         .with_state(view)
         .merge(routes)
-}
-
-/// The documented form. `clientAddress` is not defined well enough to decide anything by it.
-#[derive(Deserialize)]
-struct Question {
-    #[serde(rename = "sessionId")]
-    session_id: String,
-    #[serde(rename = "authenticationToken")]
-    token: String,
 }
 
 /// Answers 200 in any case, as the documentation has it: the verdict is in the body.
@@ -176,27 +165,13 @@ async fn validate(
     State(view): State<Arc<dyn View>>,
     question: Result<Form<Question>, FormRejection>,
 ) -> impl IntoResponse {
-    let verdict = match question {
-        Err(_) => Err("malformed request".to_owned()),
-        Ok(Form(question)) => gate::admit(view.as_ref(), &question.token, Some(&question.session_id))
-            .map(|admission| admission.claims.session_user)
+    let verdict = question.map_err(|_| Denial::Malformed).and_then(|Form(question)| {
+        gate::admit(view.as_ref(), &question.token, Some(&question.session_id))
+            .map(|claims| claims.session_user)
             .inspect_err(|denial| tracing::info!(session = question.session_id, %denial, "nobody let in"))
-            .map_err(|denial| denial.to_string()),
-    };
-    ([(CONTENT_TYPE, "text/xml")], answer(&verdict))
-}
-
-fn answer(verdict: &Result<String, String>) -> String {
-    match verdict {
-        Ok(user) => format!("<auth result=\"yes\"><username>{}</username></auth>", escaped(user)),
-        Err(message) => format!("<auth result=\"no\"><message>{}</message></auth>", escaped(message)),
-    }
-}
-
-/// Control characters have no place in XML, escaped or not.
-fn escaped(text: &str) -> String {
-    let text: String = text.chars().filter(|character| !character.is_control()).collect();
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    });
+    let text = verifier::answer(verdict.as_deref().map_err(|denial| *denial));
+    ([(CONTENT_TYPE, verifier::ANSWER_TYPE)], text)
 }
 
 #[cfg(test)]
@@ -267,7 +242,7 @@ mod tests {
                  "lastTransitionTime": "2027-01-01T00:00:00Z"}]},
         }));
         let view = Sessions { keys: Arc::new(set.public()), session: Arc::new(session.unwrap()) };
-        let request = Request::post(VERIFIER_PATH)
+        let request = Request::post(verifier::PATH)
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
             .body(Body::from(body))
             .unwrap();

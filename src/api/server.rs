@@ -10,6 +10,8 @@ use kube::KubeSchema;
 use serde::Deserialize;
 use serde::Serialize;
 
+use super::conditions;
+use super::conditions::ServerCondition;
 use super::schema;
 use super::session::SessionType;
 
@@ -494,6 +496,11 @@ impl DcvServer {
     /// Conditions of the status, none without a status.
     pub fn conditions(&self) -> &[Condition] {
         self.status.as_ref().map_or(&[], |status| status.conditions.as_slice())
+    }
+
+    /// Whether the controller has found that its agent does not answer.
+    pub fn is_silent(&self) -> bool {
+        conditions::find(self.conditions(), ServerCondition::AgentConnected).is_some_and(|it| it.status == "False")
     }
 
     /// The limits in force: the administrator's where given, else the host's own as reported.

@@ -514,6 +514,12 @@ impl DcvSession {
         self.metadata.deletion_timestamp.is_some() || self.spec.desired_state != DesiredState::Running
     }
 
+    /// Whether its desktop lets clients in: it was READY in this attempt, is not over, and nobody asked for its end. So
+    /// also when its server cannot be reached by us: the desktop may well be.
+    pub fn is_open(&self) -> bool {
+        conditions::is_true(self.conditions(), SessionCondition::Created) && !self.is_closing() && !self.is_finished()
+    }
+
     /// Whether our finalizer still holds the object.
     pub fn has_finalizer(&self) -> bool {
         self.finalizers().iter().any(|finalizer| finalizer == SESSION_FINALIZER)

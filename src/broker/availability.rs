@@ -10,8 +10,6 @@ use kube::core::SelectorExt;
 
 use crate::api::DcvServer;
 use crate::api::DcvSession;
-use crate::api::conditions;
-use crate::api::conditions::ServerCondition;
 use crate::api::server::Availability;
 use crate::api::server::UnavailabilityReason;
 use crate::api::session::SessionType;
@@ -64,8 +62,6 @@ pub fn availability(server: &DcvServer, load: &Load) -> (Availability, Option<Un
     use UnavailabilityReason::UnreachableAgent;
 
     let status = server.status.as_ref();
-    let is_disconnected =
-        conditions::find(server.conditions(), ServerCondition::AgentConnected).is_some_and(|c| c.status == "False");
     let reported = match status.map(|status| (status.availability, status.unavailability_reason)) {
         Some((Availability::Available, _) | (_, Some(ServerFull | ServerClosed))) => None,
         Some((Availability::Unavailable, reason)) => Some(reason.unwrap_or(Unknown)),
@@ -75,7 +71,7 @@ pub fn availability(server: &DcvServer, load: &Load) -> (Availability, Option<Un
         && ![SessionType::Console, SessionType::Virtual].iter().any(|type_| load.leaves_room(server, *type_));
     let reason = [
         reported,
-        is_disconnected.then_some(UnreachableAgent),
+        server.is_silent().then_some(UnreachableAgent),
         (!server.is_open()).then_some(ServerClosed),
         is_full.then_some(ServerFull),
     ]

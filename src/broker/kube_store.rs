@@ -41,6 +41,7 @@ use super::cache::version;
 use super::promise::Reservation;
 use super::promise::Shortage;
 use super::store::Keys;
+use super::store::Located;
 use super::store::Position;
 use super::store::ServerView;
 use super::store::SessionView;
@@ -156,19 +157,35 @@ impl KubeStore {
         Api::namespaced(self.client.clone(), namespace)
     }
 
+    /// Waits until the cache shows those of `ids` that exist in the namespaces of `client`, in all without one.
+    async fn await_ids(&self, client: Option<&ApiClient>, ids: &[&str]) -> Result<(), StoreError> {
+        let unknown = || -> Vec<_> { ids.iter().copied().filter(|id| self.cache.may_be_new(id)).collect() };
+        if unknown().is_empty() {
+            return Ok(());
+        }
+        tokio::time::sleep(WATCH_GRACE).await;
+        let unknown = unknown();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.catch_up(client, &unknown)).await;
+        caught_up.unwrap_or(Err(StoreError::Late("a list of sessions")))
+    }
+
     /// Asks the API server for `ids` that the cache does not show, and shows those that exist.
-    async fn catch_up(&self, client: &ApiClient, ids: &[&String]) -> Result<(), StoreError> {
+    async fn catch_up(&self, client: Option<&ApiClient>, ids: &[&str]) -> Result<(), StoreError> {
         let listed = self.list_sessions().await?;
-        let is_tenants = |namespace: &str| client.spec.all_namespaces || namespace == tenant(client);
+        let is_shown =
+            |namespace: &str| client.is_none_or(|client| client.spec.all_namespaces || namespace == tenant(client));
         for id in ids {
-            let Some((namespace, name)) = listed.get(*id).filter(|(namespace, _)| is_tenants(namespace)) else {
+            let Some((namespace, name)) = listed.get(*id).filter(|(namespace, _)| is_shown(namespace)) else {
                 continue;
             };
             if let Some(session) = self.fetch(namespace, name).await? {
                 self.cache.assume_session(session);
             }
         }
-        self.cache.note_unknown(ids.iter().filter(|id| !listed.contains_key(**id)).map(|id| id.as_str()));
+        self.cache.note_unknown(ids.iter().filter(|id| !listed.contains_key(**id)).copied());
         Ok(())
     }
 
@@ -202,15 +219,8 @@ impl KubeStore {
     }
 
     async fn find(&self, client: &ApiClient, ids: &[String]) -> Result<Vec<SessionView>, StoreError> {
-        let unknown = || -> Vec<_> { ids.iter().filter(|id| self.cache.may_be_new(id)).collect() };
-        if !unknown().is_empty() {
-            tokio::time::sleep(WATCH_GRACE).await;
-        }
-        let unknown = unknown();
-        if !unknown.is_empty() {
-            let caught_up = tokio::time::timeout(CATCH_UP_TIMEOUT, self.catch_up(client, &unknown)).await;
-            caught_up.unwrap_or(Err(StoreError::Late("a list of sessions")))?;
-        }
+        let texts: Vec<_> = ids.iter().map(String::as_str).collect();
+        self.await_ids(Some(client), &texts).await?;
         Ok(ids.iter().flat_map(|id| self.cache.sessions_of_id(client, id)).collect())
     }
 
@@ -384,6 +394,14 @@ impl Store for KubeStore {
         self.find(client, ids).boxed()
     }
 
+    fn locate<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<Located>, StoreError>> {
+        async move {
+            self.await_ids(None, &[id]).await?;
+            Ok(self.cache.locate(id))
+        }
+        .boxed()
+    }
+
     fn session_named<'a>(
         &'a self,
         client: &'a ApiClient,
@@ -543,6 +561,18 @@ mod tests {
         let server = Server::new(|_, _| list(&[metadata("blue")]));
         assert_eq!(server.find(ID).await, 0);
         assert_eq!(server.calls(), ["GET dcvsessions"]);
+    }
+
+    #[tokio::test]
+    async fn a_verifier_finds_sessions_of_all_tenants_and_waits_for_one_it_does_not_know() {
+        let server = Server::new(|_, path| match path {
+            "dcvsessions" => list(&[metadata("red")]),
+            _ => (200, session_value(7)),
+        });
+        assert_eq!(server.store.locate(ID).await.unwrap().len(), 1);
+        assert_eq!(server.calls(), ["GET dcvsessions", "GET namespaces/red/dcvsessions/a"]);
+        assert_eq!(server.store.locate(ID).await.unwrap().len(), 1);
+        assert_eq!(server.calls(), Vec::<String>::new(), "it is in the cache now");
     }
 
     #[tokio::test]

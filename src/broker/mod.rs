@@ -1,22 +1,26 @@
 //! The broker: Session Manager's REST API over the cluster's objects.
 //!
-//! Stateless: any number of replicas serve the same answers, from caches, and write straight to the API server. It
-//! places nothing and runs nothing. No type of the cluster reaches a client, no wire type reaches the cluster.
+//! Beside it, on ports of their own, the verifier of connection tokens and the session resolver of gateways. Stateless:
+//! any number of replicas serve the same answers, from caches, and write straight to the API server. It places nothing
+//! and runs nothing. No type of the cluster reaches a client, no wire type reaches the cluster.
 
 mod auth;
 mod availability;
 mod body;
 mod cache;
 mod dcv;
+mod gateway;
 mod kube_store;
+#[cfg(test)]
+mod memory;
 mod problem;
 mod promise;
 mod serve;
 mod store;
 mod tls;
+mod verifier;
 
 use std::any::Any;
-use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,10 +61,12 @@ use crate::token::Claims;
 /// What a broker is told when it starts.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Address to listen on.
-    pub bind_host: IpAddr,
-    /// Port to listen on; 0: any free one, which the log names.
-    pub https_port: u16,
+    /// Where the REST API is served; port 0: any free one, which the log names.
+    pub api_address: SocketAddr,
+    /// Where desktop servers have tokens verified.
+    pub verifier_address: SocketAddr,
+    /// What gateways are served, if they are.
+    pub gateway: Option<GatewaySettings>,
     /// Where the certificate comes from.
     pub tls: Tls,
     /// Where health and metrics are served.
@@ -69,6 +75,17 @@ pub struct Settings {
     pub namespace: String,
     /// What the API allows and how long things last.
     pub rules: Rules,
+}
+
+/// What gateways are served.
+#[derive(Clone, Debug)]
+pub struct GatewaySettings {
+    /// Where they ask for the server of a session.
+    pub address: SocketAddr,
+    /// Authorities in PEM, one of which must have signed their certificates. Absent: they need none.
+    pub client_authorities: Option<PathBuf>,
+    /// Names of servers that go before those they report, in the documented JSON form.
+    pub dns_names: Option<PathBuf>,
 }
 
 /// Where the certificate comes from.
@@ -141,7 +158,7 @@ impl App {
     }
 }
 
-/// Largest body, in bytes: some forty requests with the longest permissions file each.
+/// Largest body of the API, in bytes: some forty requests with the longest permissions file each.
 const BODY_MAX_BYTES: usize = 4 << 20;
 
 /// Longest time until a request is answered.
@@ -160,22 +177,24 @@ impl RequestId {
     }
 }
 
-/// Everything the broker serves.
+/// Everything served to clients of the API.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
+    let routes = Router::new()
         .route("/health", get(health))
         .route("/oauth2/token", post(auth::issue_token))
-        .merge(dcv::routes())
-        .fallback(async || Problem::NoSuchPath)
-        .method_not_allowed_fallback(async || Problem::NoSuchMethod)
-        .layer(
-            ServiceBuilder::new()
-                .layer(middleware::from_fn(identify))
-                .layer(CatchPanicLayer::custom(after_panic))
-                .layer(middleware::from_fn(limit_time))
-                .layer(DefaultBodyLimit::max(BODY_MAX_BYTES)),
-        )
-        .with_state(app)
+        .merge(dcv::routes());
+    guarded(routes, BODY_MAX_BYTES).with_state(app)
+}
+
+/// `routes` with what holds for every request of every port: an id, limits, and our errors.
+fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, body_max_bytes: usize) -> Router<S> {
+    routes.fallback(async || Problem::NoSuchPath).method_not_allowed_fallback(async || Problem::NoSuchMethod).layer(
+        ServiceBuilder::new()
+            .layer(middleware::from_fn(identify))
+            .layer(CatchPanicLayer::custom(after_panic))
+            .layer(middleware::from_fn(limit_time))
+            .layer(DefaultBodyLimit::max(body_max_bytes)),
+    )
 }
 
 /// `GET /health`: what load balancers poll, without a token.

@@ -30,6 +30,8 @@ pub enum Problem {
     UnsupportedGrantType,
     /// No such path.
     NoSuchPath,
+    /// No session of that id can be connected to.
+    NoDestination,
     /// No such method on this path.
     NoSuchMethod,
     /// The body is too large.
@@ -54,6 +56,7 @@ impl IntoResponse for Problem {
             Self::InvalidTokenRequest => (StatusCode::BAD_REQUEST, "invalid_request", None),
             Self::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type", None),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "Not found", None),
+            Self::NoDestination => (StatusCode::NOT_FOUND, "No destination for this session", None),
             Self::NoSuchMethod => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", None),
             Self::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "The request is too large", None),
             Self::Starting => (StatusCode::SERVICE_UNAVAILABLE, "The broker is starting, try again", None),

@@ -1,4 +1,4 @@
-//! Running a broker: watches, the listener, and an orderly end.
+//! Running a broker: watches, the ports, and an orderly end.
 
 use std::io;
 use std::net::SocketAddr;
@@ -7,6 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::Handle;
+use axum_server::Server;
+use axum_server::tls_rustls::RustlsAcceptor;
+use axum_server::tls_rustls::RustlsConfig;
 use hyper_util::rt::TokioTimer;
 use jiff::Timestamp;
 use kube::Client;
@@ -16,11 +19,15 @@ use tokio::signal::unix::signal;
 use tokio::sync::watch;
 
 use super::App;
+use super::GatewaySettings;
 use super::Settings;
+use super::gateway;
+use super::gateway::DnsNames;
 use super::kube_store::KubeStore;
 use super::router;
 use super::store::Store;
 use super::tls;
+use super::verifier;
 use crate::telemetry::health;
 
 /// How long requests under way may take to finish at the end.
@@ -38,6 +45,9 @@ pub enum Error {
     /// No certificate.
     #[error("no certificate to serve with")]
     Tls(#[from] tls::Error),
+    /// No names of servers.
+    #[error("no server DNS mappings")]
+    DnsNames(#[from] gateway::Error),
     /// The address is taken, or not ours.
     #[error("failed to listen on {address}")]
     Bind {
@@ -77,20 +87,23 @@ fn clock() -> Timestamp {
 /// # Errors
 /// When there is no certificate or no address to listen on. An unreachable API server is none: the broker waits.
 pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
-    let Settings { bind_host, https_port, tls, health_address, namespace, rules } = settings;
+    let Settings { api_address, verifier_address, gateway, tls, health_address, namespace, rules } = settings;
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let (config, follow_certificate) = tls::load(tls).await?;
-    let address = SocketAddr::new(bind_host, https_port);
-    let bind = |source| Error::Bind { address, source };
-    let listener = TcpListener::bind(address).map_err(bind)?;
-    listener.set_nonblocking(true).map_err(bind)?;
-    let bound = listener.local_addr().map_err(bind)?;
+    let mut identity = tls::Identity::load(tls).await?;
+    let handle = Handle::new();
+    let api = listen("the REST API", api_address, identity.port(None).await?, &handle)?;
+    let verifier = listen("the token verifier", verifier_address, identity.port(None).await?, &handle)?;
+    let mut names = DnsNames::default();
+    let mut resolver = None;
+    if let Some(GatewaySettings { address, client_authorities, dns_names }) = gateway {
+        names = DnsNames::load(dns_names).await?;
+        let config = identity.port(client_authorities.as_deref()).await?;
+        resolver = Some(listen("the session resolver", address, config, &handle)?);
+    }
+    let names = Arc::new(names);
 
     let store = Arc::new(KubeStore::new(client, &namespace));
     let app = Arc::new(App { store: Arc::clone(&store) as _, rules, now: clock });
-    let handle = Handle::new();
-    let mut server = axum_server::from_tcp_rustls(listener, config).map_err(Error::Serve)?.handle(handle.clone());
-    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
     let end = end_signal()?;
     let (tell_ready, ready) = watch::channel(false);
     let health = health::serve(health_address, ready, Arc::new(Registry::default()));
@@ -99,7 +112,22 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
         let store = Arc::clone(&store);
         async move { store.follow().await }
     });
-    tracing::info!(address = %bound, "serving the REST API over HTTPS");
+    let resolving = async {
+        match resolver {
+            Some(server) => {
+                let routes = gateway::router(Arc::clone(&app), Arc::clone(&names));
+                server.serve(routes.into_make_service()).await
+            }
+            None => Ok(()),
+        }
+    };
+    let serving = async {
+        tokio::try_join!(
+            api.serve(router(Arc::clone(&app)).into_make_service()),
+            verifier.serve(verifier::router(Arc::clone(&app)).into_make_service()),
+            resolving,
+        )
+    };
     // Does not end: serving goes on while requests under way finish.
     let drain = async {
         end.await;
@@ -108,13 +136,31 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        result = server.serve(router(app).into_make_service()) => result.map_err(Error::Serve),
+        result = serving => result.map(drop).map_err(Error::Serve),
         result = health => result.map_err(|source| Error::Health { address: health_address, source }),
-        () = follow_certificate => Ok(()),
+        () = identity.follow() => Ok(()),
+        () = names.follow() => Ok(()),
         () = watch_readiness(&store, &tell_ready) => Ok(()),
         result = watches => result.map_err(Error::Watches),
         () = drain => Ok(()),
     }
+}
+
+/// A port that is open. It serves nothing before it is told what.
+fn listen(
+    what: &str,
+    address: SocketAddr,
+    config: RustlsConfig,
+    handle: &Handle<SocketAddr>,
+) -> Result<Server<SocketAddr, RustlsAcceptor>, Error> {
+    let bind = |source| Error::Bind { address, source };
+    let listener = TcpListener::bind(address).map_err(bind)?;
+    listener.set_nonblocking(true).map_err(bind)?;
+    let bound = listener.local_addr().map_err(bind)?;
+    let mut server = axum_server::from_tcp_rustls(listener, config).map_err(Error::Serve)?.handle(handle.clone());
+    server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    tracing::info!(address = %bound, "serving {what} over HTTPS");
+    Ok(server)
 }
 
 /// Says when the caches are filled, which they stay. Does not end.

@@ -74,6 +74,15 @@ pub struct SessionView {
     pub server: Option<ServerView>,
 }
 
+/// A session of any tenant, and the server it is on, once it is bound to one that exists.
+#[derive(Clone)]
+pub struct Located {
+    /// The session.
+    pub session: Arc<DcvSession>,
+    /// Its server.
+    pub server: Option<Arc<DcvServer>>,
+}
+
 /// Why the cluster did not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -131,6 +140,10 @@ pub trait Store: Send + Sync + 'static {
         client: &'a ApiClient,
         ids: &'a [String],
     ) -> BoxFuture<'a, Result<Vec<SessionView>, StoreError>>;
+
+    /// The sessions of this id, of all tenants: for desktop servers and gateways, which are nobody's clients. Before the
+    /// id is taken for unknown, the API server is asked.
+    fn locate<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Vec<Located>, StoreError>>;
 
     /// The client's session of this object name, in its own namespace, asked from the API server when not in the cache.
     fn session_named<'a>(

@@ -1,4 +1,4 @@
-//! The broker's certificate: given as files, or made here.
+//! The broker's certificate: given as files, or made here. And whose certificates clients must have, where they must.
 //!
 //! Files are read again when their content changes; a pair that cannot be used leaves the old one in place.
 
@@ -7,6 +7,7 @@ use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
@@ -19,6 +20,13 @@ use rcgen::IsCa;
 use rcgen::Issuer;
 use rcgen::KeyPair;
 use rcgen::KeyUsagePurpose;
+use rustls::RootCertStore;
+use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 
 use super::Tls;
 
@@ -40,6 +48,15 @@ pub enum Error {
     /// The pair cannot be used.
     #[error("certificate and key cannot be used")]
     Unusable(#[source] io::Error),
+    /// The authorities of clients cannot be used.
+    #[error("the authorities in {path} cannot be used")]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
     /// None could be made.
     #[error("failed to make a certificate")]
     Make(#[source] rcgen::Error),
@@ -61,53 +78,111 @@ struct Pair {
     key: Vec<u8>,
 }
 
-/// What the server presents, and the task that keeps it current, which does not end.
-pub async fn load(tls: Tls) -> Result<(RustlsConfig, impl Future<Output = ()>), Error> {
-    load_and_follow(tls, RELOAD_INTERVAL).await
+/// How a port is served, and whom it asks for a certificate.
+struct Port {
+    config: RustlsConfig,
+    clients: Option<Arc<dyn ClientCertVerifier>>,
 }
 
-async fn load_and_follow(tls: Tls, interval: Duration) -> Result<(RustlsConfig, impl Future<Output = ()>), Error> {
-    let (pair, files) = match tls {
-        Tls::Files { certificate, key } => (read(&certificate, &key).await?, Some((certificate, key))),
-        Tls::SelfMade { ca_out } => (make(ca_out.as_deref())?, None),
-    };
-    let config = RustlsConfig::from_pem(pair.certificate.clone(), pair.key.clone()).await.map_err(Error::Unusable)?;
-    let current = config.clone();
-    let follow = async move {
-        match files {
-            Some((certificate, key)) => follow(&current, pair, &certificate, &key, interval).await,
-            None => std::future::pending().await,
+/// What every port presents, where newer ones are found, and the ports.
+pub struct Identity {
+    pair: Pair,
+    files: Option<(PathBuf, PathBuf)>,
+    ports: Vec<Port>,
+}
+
+impl Identity {
+    /// The certificate that `tls` says.
+    pub async fn load(tls: Tls) -> Result<Self, Error> {
+        let (pair, files) = match tls {
+            Tls::Files { certificate, key } => (read_pair(&certificate, &key).await?, Some((certificate, key))),
+            Tls::SelfMade { ca_out } => (make(ca_out.as_deref())?, None),
+        };
+        Ok(Self { pair, files, ports: Vec::new() })
+    }
+
+    /// The configuration of one more port. With `authorities`, a PEM file, only for clients with a certificate signed
+    /// by one of them.
+    pub async fn port(&mut self, authorities: Option<&Path>) -> Result<RustlsConfig, Error> {
+        let clients = match authorities {
+            Some(path) => Some(read_authorities(path).await?),
+            None => None,
+        };
+        let config = RustlsConfig::from_config(self.pair.config(clients.as_ref()).map_err(Error::Unusable)?);
+        self.ports.push(Port { config: config.clone(), clients });
+        Ok(config)
+    }
+
+    /// Keeps all ports current. Does not end.
+    pub async fn follow(self) {
+        self.follow_every(RELOAD_INTERVAL).await;
+    }
+
+    async fn follow_every(mut self, interval: Duration) {
+        let Some((certificate, key)) = self.files.take() else {
+            return std::future::pending().await;
+        };
+        loop {
+            tokio::time::sleep(interval).await;
+            let outcome = match read_pair(&certificate, &key).await {
+                Ok(pair) if pair == self.pair => continue,
+                // One file may be newer than the other for a moment: the next look sees both.
+                Ok(pair) => self.take(pair).map_err(Error::Unusable),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(()) => tracing::info!(certificate = %certificate.display(), "certificate loaded anew"),
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "the new certificate is not used, the old one stays"
+                ),
+            }
         }
-    };
-    Ok((config, follow))
+    }
+
+    fn take(&mut self, pair: Pair) -> io::Result<()> {
+        for port in &self.ports {
+            port.config.reload_from_config(pair.config(port.clients.as_ref())?);
+        }
+        self.pair = pair;
+        Ok(())
+    }
 }
 
-async fn read(certificate: &Path, key: &Path) -> Result<Pair, Error> {
-    let read =
-        async |path: &Path| tokio::fs::read(path).await.map_err(|source| Error::Read { path: path.to_owned(), source });
+impl Pair {
+    fn config(&self, clients: Option<&Arc<dyn ClientCertVerifier>>) -> io::Result<Arc<ServerConfig>> {
+        let chain = CertificateDer::pem_slice_iter(&self.certificate).collect::<Result<_, _>>();
+        let key = PrivateKeyDer::from_pem_slice(&self.key).map_err(io::Error::other)?;
+        let builder = match clients {
+            Some(clients) => ServerConfig::builder().with_client_cert_verifier(Arc::clone(clients)),
+            None => ServerConfig::builder().with_no_client_auth(),
+        };
+        let chain = chain.map_err(io::Error::other)?;
+        let mut config = builder.with_single_cert(chain, key).map_err(io::Error::other)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+async fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    tokio::fs::read(path).await.map_err(|source| Error::Read { path: path.to_owned(), source })
+}
+
+async fn read_pair(certificate: &Path, key: &Path) -> Result<Pair, Error> {
     Ok(Pair { certificate: read(certificate).await?, key: read(key).await? })
 }
 
-async fn follow(config: &RustlsConfig, mut current: Pair, certificate: &Path, key: &Path, interval: Duration) {
-    loop {
-        tokio::time::sleep(interval).await;
-        let outcome = match read(certificate, key).await {
-            Ok(pair) if pair == current => continue,
-            Ok(pair) => {
-                let loaded = config.reload_from_pem(pair.certificate.clone(), pair.key.clone()).await;
-                // One file may be newer than the other for a moment: the next look sees both.
-                loaded.map(|()| current = pair).map_err(Error::Unusable)
-            }
-            Err(error) => Err(error),
-        };
-        match outcome {
-            Ok(()) => tracing::info!(certificate = %certificate.display(), "certificate loaded anew"),
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the new certificate is not used, the old one stays"
-            ),
-        }
+async fn read_authorities(path: &Path) -> Result<Arc<dyn ClientCertVerifier>, Error> {
+    let text = read(path).await?;
+    verifier_of(&text).map_err(|source| Error::Authorities { path: path.to_owned(), source })
+}
+
+fn verifier_of(authorities: &[u8]) -> io::Result<Arc<dyn ClientCertVerifier>> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authorities) {
+        roots.add(certificate.map_err(io::Error::other)?).map_err(io::Error::other)?;
     }
+    WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(io::Error::other)
 }
 
 /// A certificate for this machine, signed by an authority made for it alone, whose key is not kept.
@@ -160,8 +235,6 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn install_provider() {
@@ -173,7 +246,8 @@ mod tests {
         install_provider();
         let folder = tempfile::tempdir().unwrap();
         let ca_out = folder.path().join("ca.pem");
-        let _server = load(Tls::SelfMade { ca_out: Some(ca_out.clone()) }).await.unwrap();
+        let mut identity = Identity::load(Tls::SelfMade { ca_out: Some(ca_out.clone()) }).await.unwrap();
+        identity.port(None).await.unwrap();
         assert!(std::fs::read_to_string(&ca_out).unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
     }
@@ -192,9 +266,11 @@ mod tests {
         put(&first);
         let files = Tls::Files { certificate: certificate.clone(), key: key.clone() };
         let interval = Duration::from_millis(5);
-        let (config, follow) = load_and_follow(files, interval).await.unwrap();
-        let task = tokio::spawn(follow);
-        let before = config.get_inner();
+        let mut identity = Identity::load(files).await.unwrap();
+        let config = identity.port(None).await.unwrap();
+        let guarded = identity.port(Some(&certificate)).await.unwrap();
+        let task = tokio::spawn(identity.follow_every(interval));
+        let (before, guarded_before) = (config.get_inner(), guarded.get_inner());
         put(&Pair { certificate: second.certificate.clone(), key: first.key.clone() });
         tokio::time::sleep(interval * 10).await;
         assert!(Arc::ptr_eq(&before, &config.get_inner()));
@@ -205,6 +281,72 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(30), changed).await.unwrap();
+        assert!(!Arc::ptr_eq(&guarded_before, &guarded.get_inner()), "every port follows");
         task.abort();
+    }
+
+    /// A certificate for clients, and the authority that signed it.
+    fn client() -> (String, Pair) {
+        let mut ca = CertificateParams::default();
+        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let ca_key = KeyPair::generate().unwrap();
+        let ca_pem = ca.self_signed(&ca_key).unwrap().pem();
+        let mut leaf = CertificateParams::new(["gateway".to_owned()]).unwrap();
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let certificate = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).unwrap().pem().into_bytes();
+        (ca_pem, Pair { certificate, key: key.serialize_pem().into_bytes() })
+    }
+
+    /// Whether a client with this certificate, if any, is let in.
+    fn is_admitted(server: &Arc<ServerConfig>, server_ca: &str, client: Option<&Pair>) -> bool {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(server_ca.as_bytes()).unwrap()).unwrap();
+        let builder = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let config = match client {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let chain = vec![CertificateDer::from_pem_slice(&pair.certificate).unwrap()];
+                builder.with_client_auth_cert(chain, PrivateKeyDer::from_pem_slice(&pair.key).unwrap()).unwrap()
+            }
+        };
+        let name = "localhost".try_into().unwrap();
+        let mut client = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut server = rustls::ServerConnection::new(Arc::clone(server)).unwrap();
+        for _ in 0..10 {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            if server.process_new_packets().is_err() {
+                return false;
+            }
+            wire.clear();
+            server.write_tls(&mut wire).unwrap();
+            client.read_tls(&mut wire.as_slice()).unwrap();
+            client.process_new_packets().unwrap();
+        }
+        !server.is_handshaking()
+    }
+
+    #[tokio::test]
+    async fn a_port_with_authorities_lets_in_only_whom_they_signed() {
+        install_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let (ca_out, trusted) = (folder.path().join("ca.pem"), folder.path().join("clients.pem"));
+        let ((client_ca, ours), (_, stranger)) = (client(), client());
+        std::fs::write(&trusted, client_ca).unwrap();
+        let mut identity = Identity::load(Tls::SelfMade { ca_out: Some(ca_out.clone()) }).await.unwrap();
+        let [open, guarded] = [identity.port(None).await.unwrap(), identity.port(Some(&trusted)).await.unwrap()];
+        let server_ca = std::fs::read_to_string(&ca_out).unwrap();
+        for (port, certificate, expected) in [
+            (&open, None, true),
+            (&guarded, Some(&ours), true),
+            (&guarded, Some(&stranger), false),
+            (&guarded, None, false),
+        ] {
+            assert_eq!(is_admitted(&port.get_inner(), &server_ca, certificate), expected);
+        }
+        std::fs::write(&trusted, "no certificate").unwrap();
+        assert!(matches!(identity.port(Some(&trusted)).await, Err(Error::Authorities { .. })));
     }
 }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::broker::GatewaySettings;
 use crate::broker::Rules;
 use crate::broker::Settings;
 use crate::broker::Tls;
@@ -20,7 +21,31 @@ pub struct BrokerArgs {
     /// Address of the REST API
     #[arg(long, env = "DCV_CLIENT_TO_BROKER_CONNECTOR_BIND_HOST", default_value = "0.0.0.0")]
     client_to_broker_connector_bind_host: IpAddr,
-    /// Certificate chain in PEM, read again when it changes; without it a certificate is made at the start
+    /// Port where desktop servers have connection tokens verified; 0: any free one
+    #[arg(long, env = "DCV_AGENT_TO_BROKER_CONNECTOR_HTTPS_PORT", default_value_t = 8445)]
+    agent_to_broker_connector_https_port: u16,
+    /// Address of that port
+    #[arg(long, env = "DCV_AGENT_TO_BROKER_CONNECTOR_BIND_HOST", default_value = "0.0.0.0")]
+    agent_to_broker_connector_bind_host: IpAddr,
+    /// Whether connection gateways are served
+    #[arg(long, env = "DCV_ENABLE_GATEWAY")]
+    enable_gateway: bool,
+    /// Port where connection gateways ask for the server of a session; 0: any free one
+    #[arg(long, env = "DCV_GATEWAY_TO_BROKER_CONNECTOR_HTTPS_PORT", default_value_t = 8447)]
+    gateway_to_broker_connector_https_port: u16,
+    /// Address of that port
+    #[arg(long, env = "DCV_GATEWAY_TO_BROKER_CONNECTOR_BIND_HOST", default_value = "0.0.0.0")]
+    gateway_to_broker_connector_bind_host: IpAddr,
+    /// Whether gateways must have a certificate
+    #[arg(long, env = "DCV_ENABLE_TLS_CLIENT_AUTH_GATEWAY", requires = "gateway_to_broker_connector_trust_store_file")]
+    enable_tls_client_auth_gateway: bool,
+    /// Authorities of gateways' certificates, in PEM
+    #[arg(long, env = "DCV_GATEWAY_TO_BROKER_CONNECTOR_TRUST_STORE_FILE", value_name = "FILE")]
+    gateway_to_broker_connector_trust_store_file: Option<PathBuf>,
+    /// Names by which gateways reach servers, in the JSON form of register-server-dns-mappings; read again when it changes
+    #[arg(long, env = "DCV_SERVER_DNS_MAPPINGS_FILE", value_name = "FILE")]
+    server_dns_mappings_file: Option<PathBuf>,
+    /// Certificate chain in PEM, for every port, read again when it changes; without it one is made at the start
     #[arg(long, env = "DCV_TLS_CERT_FILE", value_name = "FILE", requires = "tls_key_file")]
     tls_cert_file: Option<PathBuf>,
     /// Private key of the certificate in PEM
@@ -58,6 +83,14 @@ impl BrokerArgs {
         let Self {
             client_to_broker_connector_https_port,
             client_to_broker_connector_bind_host,
+            agent_to_broker_connector_https_port,
+            agent_to_broker_connector_bind_host,
+            enable_gateway,
+            gateway_to_broker_connector_https_port,
+            gateway_to_broker_connector_bind_host,
+            enable_tls_client_auth_gateway,
+            gateway_to_broker_connector_trust_store_file,
+            server_dns_mappings_file,
             tls_cert_file,
             tls_key_file,
             tls_ca_out,
@@ -70,8 +103,14 @@ impl BrokerArgs {
             strict_requirements,
         } = self;
         Settings {
-            bind_host: client_to_broker_connector_bind_host,
-            https_port: client_to_broker_connector_https_port,
+            api_address: (client_to_broker_connector_bind_host, client_to_broker_connector_https_port).into(),
+            verifier_address: (agent_to_broker_connector_bind_host, agent_to_broker_connector_https_port).into(),
+            gateway: enable_gateway.then(|| GatewaySettings {
+                address: (gateway_to_broker_connector_bind_host, gateway_to_broker_connector_https_port).into(),
+                client_authorities: gateway_to_broker_connector_trust_store_file
+                    .filter(|_| enable_tls_client_auth_gateway),
+                dns_names: server_dns_mappings_file,
+            }),
             tls: match tls_cert_file.zip(tls_key_file) {
                 Some((certificate, key)) => Tls::Files { certificate, key },
                 None => Tls::SelfMade { ca_out: tls_ca_out },
@@ -112,8 +151,21 @@ mod tests {
     fn the_defaults_are_the_documented_ones() {
         let settings = parse(&[]).unwrap();
         assert_eq!(settings.rules, Rules::default());
-        assert_eq!((settings.bind_host.to_string().as_str(), settings.https_port), ("0.0.0.0", 8443));
+        assert_eq!(settings.api_address.to_string(), "0.0.0.0:8443");
+        assert_eq!(settings.verifier_address.to_string(), "0.0.0.0:8445");
+        assert!(settings.gateway.is_none());
         assert!(matches!(settings.tls, Tls::SelfMade { ca_out: None }));
+    }
+
+    #[test]
+    fn gateways_are_served_when_asked_for_and_need_certificates_only_of_named_authorities() {
+        let gateway = |arguments: &[&str]| parse(arguments).map(|settings| settings.gateway.unwrap());
+        let plain = gateway(&["--enable-gateway", "--gateway-to-broker-connector-trust-store-file", "ca"]).unwrap();
+        assert_eq!((plain.address.to_string().as_str(), plain.client_authorities), ("0.0.0.0:8447", None));
+        let mutual = ["--enable-gateway", "--enable-tls-client-auth-gateway"];
+        assert!(gateway(&mutual).is_err());
+        let mutual = [&mutual[..], &["--gateway-to-broker-connector-trust-store-file", "ca"]].concat();
+        assert_eq!(gateway(&mutual).unwrap().client_authorities, Some("ca".into()));
     }
 
     #[test]

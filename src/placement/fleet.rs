@@ -54,12 +54,12 @@ impl Fleet {
     /// Enters or updates a server. Its number, and what is different.
     pub fn set_server(&mut self, candidate: Candidate) -> (usize, Difference) {
         let name = Arc::clone(&candidate.name);
-        self.change(&name, |seat| match &mut seat.candidate {
-            Some(known) => known.replace(candidate),
-            None => {
-                seat.candidate = Some(candidate);
-                Difference::Whole
+        self.change(&name, |seat| {
+            if let Some(known) = &mut seat.candidate {
+                return known.replace(candidate);
             }
+            seat.candidate = Some(candidate);
+            Difference::Whole
         })
     }
 

@@ -24,7 +24,7 @@ pub struct GroupId(u64);
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     ids: HashMap<Arc<Wants>, GroupId>,
-    groups: BTreeMap<GroupId, Group>,
+    kept: BTreeMap<GroupId, Group>,
     /// Those that ask for what changes all the time.
     moving: BTreeSet<GroupId>,
     last: u64,
@@ -60,13 +60,13 @@ impl Groups {
             self.moving.insert(id);
         }
         self.ids.insert(Arc::clone(wants), id);
-        self.groups.insert(id, group);
+        self.kept.insert(id, group);
         id
     }
 
     /// The servers that suit a group.
     pub fn servers(&self, id: GroupId) -> Option<&Bits> {
-        self.groups.get(&id).map(|group| &group.servers)
+        self.kept.get(&id).map(|group| &group.servers)
     }
 
     /// Looks again at a server that is different, for the groups to which that matters; `None`: it is gone. Whether it
@@ -77,11 +77,11 @@ impl Groups {
             Difference::Nothing => {}
             Difference::Moving => {
                 for id in &self.moving {
-                    gained |= self.groups.get_mut(id).is_some_and(|group| group.update(number, server));
+                    gained |= self.kept.get_mut(id).is_some_and(|group| group.update(number, server));
                 }
             }
             Difference::Whole => {
-                for group in self.groups.values_mut() {
+                for group in self.kept.values_mut() {
                     gained |= group.update(number, server);
                 }
             }
@@ -92,19 +92,19 @@ impl Groups {
     /// The groups that one of these servers suits and has room for.
     pub fn woken(&self, gained: &[usize], fleet: &Fleet) -> Vec<GroupId> {
         let fits = |group: &Group, number| group.servers.contains(number) && fleet.has_room(number, group.wants.type_);
-        let woken = self.groups.iter().filter(|(_, group)| gained.iter().any(|number| fits(group, *number)));
+        let woken = self.kept.iter().filter(|(_, group)| gained.iter().any(|number| fits(group, *number)));
         woken.map(|(id, _)| *id).collect()
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.groups.len()
+        self.kept.len()
     }
 
     /// Forgets every group that `keep` does not want.
     pub fn retain(&mut self, keep: impl Fn(GroupId) -> bool) {
         self.ids.retain(|_, id| keep(*id));
-        self.groups.retain(|id, _| keep(*id));
+        self.kept.retain(|id, _| keep(*id));
         self.moving.retain(|id| keep(*id));
     }
 }

@@ -37,9 +37,36 @@ pub(super) struct ConnectionArgs {
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
+    /// Say whether a session gets a server now, which one, and if none what stands in the way and what would help
+    #[command(after_help = "It reads servers, sessions and namespaces with your own rights, and changes nothing.\n\n\
+                            Exit code: 0 when every session has or would get a server, 1 when not.\n\n\
+                            Examples:\n  kubectl dcv explain render -n team-a\n  \
+                            kubectl dcv explain -f session.yaml -o json")]
+    Explain(Question),
     /// Clients of the REST API
     #[command(subcommand)]
     Clients(ClientsCommand),
+}
+
+/// What to explain, and how.
+#[derive(ClapArgs, Debug, Default)]
+pub(super) struct Question {
+    #[command(flatten)]
+    pub subject: Subject,
+    /// Print as this
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: TextFormat,
+}
+
+/// The sessions to explain.
+#[derive(ClapArgs, Debug, Default)]
+#[group(required = true, multiple = false, id = "subject")]
+pub(super) struct Subject {
+    /// Name of a DcvSession
+    pub session: Option<String>,
+    /// File with manifests of sessions that need not be applied, taken one after the other; - reads stdin
+    #[arg(short, long, value_name = "FILE")]
+    pub filename: Vec<PathBuf>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -111,6 +138,14 @@ pub(super) enum DataFormat {
     Yaml,
 }
 
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq)]
+pub(super) enum TextFormat {
+    #[default]
+    Text,
+    Json,
+    Yaml,
+}
+
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
 pub(super) enum ListFormat {
     Json,
@@ -176,6 +211,17 @@ mod tests {
         assert!(parse(&["a"]).is_ok() && parse(&["--client-id", "b"]).is_ok());
         assert_eq!(parse(&[]).err(), Some(2));
         assert_eq!(parse(&["a", "--client-id", "b"]).err(), Some(2));
+    }
+
+    #[test]
+    fn explain_takes_a_session_or_files() {
+        let parse = |words: &[&str]| {
+            Args::try_parse_from(["kubectl-dcv", "explain"].iter().chain(words)).map_err(|e| e.exit_code())
+        };
+        assert!(parse(&["a"]).is_ok() && parse(&["-f", "b", "-f", "-", "-ojson"]).is_ok());
+        for wrong in [&[][..], &["a", "-f", "b"], &["-owide", "a"], &["a", "b"]] {
+            assert_eq!(parse(wrong).err(), Some(2), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ use super::args::Registration;
 use super::args::Selection;
 use super::args::Which;
 use super::error::Error;
+use super::print::json;
+use super::print::yaml;
 use super::table;
 use super::table::Table;
 
@@ -61,6 +63,7 @@ pub(super) async fn register(client: Client, namespace: &str, wanted: &Registrat
             "{} registered in namespace {namespace}; the password cannot be shown again\n",
             qualified(&created.name_any())
         ),
+        ..Answer::default()
     })
 }
 
@@ -100,7 +103,7 @@ pub(super) async fn list(client: Client, namespace: &str, wanted: &Selection) ->
                 ListFormat::Yaml => yaml(&found)?,
                 _ => found.iter().flat_map(|item| [RESOURCE, "/", &item.name_any(), "\n"].map(str::to_owned)).collect(),
             };
-            return Ok(Answer { data, talk: String::new() });
+            return Ok(Answer { data, ..Answer::default() });
         }
         wide => wide == Some(ListFormat::Wide),
     };
@@ -109,9 +112,9 @@ pub(super) async fn list(client: Client, namespace: &str, wanted: &Selection) ->
     let found: Table = client.request(request).await?;
     if found.rows.is_empty() {
         let place = if wanted.all_namespaces { String::new() } else { format!(" in {namespace} namespace") };
-        return Ok(Answer { data: String::new(), talk: format!("No resources found{place}.\n") });
+        return Ok(Answer { talk: format!("No resources found{place}.\n"), ..Answer::default() });
     }
-    Ok(Answer { data: found.render(wide, wanted.all_namespaces), talk: String::new() })
+    Ok(Answer { data: found.render(wide, wanted.all_namespaces), ..Answer::default() })
 }
 
 /// Deletes the client.
@@ -132,7 +135,7 @@ pub(super) async fn unregister(client: Client, namespace: &str, which: &Which) -
         }
     };
     api.delete(&name, &parameters).await?;
-    Ok(Answer { data: format!("{} deleted from {namespace} namespace\n", qualified(&name)), talk: String::new() })
+    Ok(Answer { data: format!("{} deleted from {namespace} namespace\n", qualified(&name)), ..Answer::default() })
 }
 
 const RESOURCE: &str = "apiclient.dcv-operator.io";
@@ -141,43 +144,16 @@ fn qualified(name: &str) -> String {
     format!("{RESOURCE} \"{name}\"")
 }
 
-fn json(value: &impl Serialize) -> Result<String, Error> {
-    let text = serde_json::to_string_pretty(value).map_err(kube::Error::SerdeError)?;
-    Ok(text + "\n")
-}
-
-fn yaml(value: &impl Serialize) -> Result<String, Error> {
-    serde_saphyr::to_string(value).map_err(Error::Yaml)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::Mutex;
 
-    use http::Response;
-    use http_body_util::BodyExt;
-    use kube::client::Body;
     use serde_json::Value;
     use serde_json::json;
 
+    use super::super::mock::client;
     use super::*;
-
-    /// A client whose calls `answer` gets as method, path and body.
-    fn client(answer: impl FnMut(&str, &str, Value) -> (u16, Value) + Send + 'static) -> Client {
-        let answer = Arc::new(Mutex::new(answer));
-        let service = tower::service_fn(move |request: http::Request<Body>| {
-            let answer = Arc::clone(&answer);
-            async move {
-                let (head, body) = request.into_parts();
-                let body = serde_json::from_slice(&body.collect().await?.to_bytes()).unwrap_or(Value::Null);
-                let (code, answer) = answer.lock().unwrap()(head.method.as_str(), head.uri.path(), body);
-                let answer = Body::from(serde_json::to_vec(&answer)?);
-                Ok::<_, tower::BoxError>(Response::builder().status(code).body(answer).unwrap())
-            }
-        });
-        Client::new(service, "default")
-    }
 
     fn already_exists() -> (u16, Value) {
         (

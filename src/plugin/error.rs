@@ -21,6 +21,16 @@ pub(super) enum Error {
     Request(#[source] Box<kube::Error>),
     #[error("no client with id \"{client_id}\" in namespace \"{namespace}\"")]
     NoSuchId { client_id: String, namespace: String },
+    #[error("explain needs the right to {right}")]
+    Right { right: &'static str, status: Box<Status> },
+    #[error("cannot read {file}")]
+    Read { file: String, source: io::Error },
+    #[error("cannot read {file}")]
+    Manifest { file: String, source: Box<serde_saphyr::Error> },
+    #[error("{file}: document {number} is no DcvSession")]
+    Document { file: String, number: usize, source: serde_json::Error },
+    #[error("no DcvSession in {0}")]
+    NoSession(String),
     #[error("cannot print")]
     Output(#[source] io::Error),
     #[error("cannot write YAML")]
@@ -40,8 +50,16 @@ pub(super) fn words(error: &Error) -> String {
             kube::Error::Api(status) => status_words(status),
             other => format!("{error}: {}", causes(other)),
         },
-        Error::NoSuchId { .. } => format!("error: {error}"),
-        Error::Runtime(source) | Error::Output(source) => format!("error: {error}: {source}"),
+        Error::NoSuchId { .. } | Error::NoSession(_) => format!("error: {error}"),
+        Error::Right { status, .. } => format!("error: {error}: {}", status.message),
+        Error::Runtime(source) | Error::Output(source) | Error::Read { source, .. } => {
+            format!("error: {error}: {source}")
+        }
+        // It starts with that word itself.
+        Error::Manifest { source, .. } => {
+            format!("error: {error}: {}", source.to_string().trim_start_matches("error: "))
+        }
+        Error::Document { source, .. } => format!("error: {error}: {source}"),
         Error::Kubeconfig(source) => format!("error: {error}: {}", causes(source.as_ref())),
         Error::InferConfig(source) => format!("error: {error}: {}", causes(source.as_ref())),
         Error::Client(source) => format!("error: {error}: {}", causes(source.as_ref())),

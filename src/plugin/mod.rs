@@ -7,6 +7,10 @@ mod args;
 mod clients;
 mod connection;
 mod error;
+mod explain;
+#[cfg(test)]
+mod mock;
+mod print;
 mod table;
 
 use std::ffi::OsString;
@@ -28,9 +32,12 @@ struct Answer {
     data: String,
     /// Remarks, for stderr.
     talk: String,
+    /// Whether the answer is a no, for the exit code.
+    is_no: bool,
 }
 
-/// Runs the command line `arguments`, the program's name first: 0 when done, 1 when it failed, 2 when it is not understood.
+/// Runs the command line `arguments`, the program's name first: 0 when done, 1 when it failed or the answer
+/// is a no, 2 when it is not understood.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
@@ -45,8 +52,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let done = runtime.map_err(Error::Runtime).and_then(|runtime| runtime.block_on(answer(args)));
-    match done.and_then(|answer| print(&answer)) {
-        Ok(()) => ExitCode::SUCCESS,
+    match done.and_then(|answer| show(&answer).map(|()| answer.is_no)) {
+        Ok(false) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{}", error::words(&error));
             ExitCode::FAILURE
@@ -58,6 +66,7 @@ async fn answer(args: Args) -> Result<Answer, Error> {
     let Args { connection, command } = args;
     let (client, namespace) = connection::client(&connection).await?;
     match command {
+        Command::Explain(question) => explain::explain(client, &namespace, &question).await,
         Command::Clients(ClientsCommand::Register(registration)) => {
             clients::register(client, &namespace, &registration).await
         }
@@ -66,7 +75,7 @@ async fn answer(args: Args) -> Result<Answer, Error> {
     }
 }
 
-fn print(answer: &Answer) -> Result<(), Error> {
+fn show(answer: &Answer) -> Result<(), Error> {
     io::stderr().write_all(answer.talk.as_bytes()).map_err(Error::Output)?;
     let mut out = io::stdout().lock();
     out.write_all(answer.data.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)

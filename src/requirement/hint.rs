@@ -316,8 +316,7 @@ fn first_token(text: &str) -> &str {
     let run = |is_part: fn(char) -> bool| text.find(|c| !is_part(c)).unwrap_or(text.len());
     let length = match first {
         c if closing_quote(c).is_some() => string_length(text),
-        '+' => 1 + first_token(&text[1..]).len(),
-        c if is_name(c) => run(is_name),
+        c if is_name(c) || c == '+' => run(|c| is_name(c) || c == '+'),
         c if is_sign(c) => run(is_sign),
         c => c.len_utf8(),
     };

@@ -84,7 +84,9 @@ pub(super) fn parse(text: &str, dialect: Dialect) -> Result<Option<Expression>, 
         return Ok(None);
     }
     let error = |offset, fault| hint::explain(text, offset, fault, dialect);
-    if let Some((offset, _)) = text.char_indices().nth(MAX_CHARACTERS) {
+    if text.len() > MAX_CHARACTERS
+        && let Some((offset, _)) = text.char_indices().nth(MAX_CHARACTERS)
+    {
         return Err(error(offset, Fault::Length));
     }
     delimited(multispace0, any_of, eof.context(Fault::Connective))

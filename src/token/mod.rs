@@ -1,11 +1,12 @@
 //! Signed tokens, the keys they are signed with, and hashes of clients' passwords.
 //!
 //! Three kinds of token, each with its own key set, `typ` and audience, so that one is never taken for another. This
-//! module knows signatures and times; whether a token's session or client still exists is its callers' business.
+//! module knows signatures and times; what has become of a token's session or client is told by its callers.
 //! Tokens are never stored and never logged.
 
 mod keys;
 mod password;
+pub mod verifier;
 
 use jiff::Timestamp;
 use jsonwebtoken::Algorithm;

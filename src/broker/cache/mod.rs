@@ -28,6 +28,7 @@ use super::promise::Promises;
 use super::promise::Reservation;
 use super::promise::Shortage;
 use super::store::Keys;
+use super::store::Located;
 use super::store::Position;
 use super::store::ServerView;
 use super::store::SessionView;
@@ -232,6 +233,14 @@ impl Cache {
             .filter(|session| sees(client, session))
             .map(|session| world.session_view(client, &labels, session))
             .collect()
+    }
+
+    /// The sessions of an id, of all tenants.
+    pub fn locate(&self, id: &str) -> Vec<Located> {
+        let world = self.read();
+        let server = |session: &DcvSession| world.servers.index.named(session.server_name()?).cloned();
+        let sessions = world.sessions.index.with_id(id).iter();
+        sessions.map(|session| Located { server: server(session), session: Arc::clone(session) }).collect()
     }
 
     /// Whether an id may belong to a session that the cache does not show yet.

@@ -20,6 +20,8 @@ fn the_texts_that_clients_know_are_said() {
         ("server:Ip = '10.0.0.1'", 8, "Server property server:Ip not found"),
         ("tag:test := 1", 13, "Unexpected CONTAINS operator with a number: write `:= '1'`"),
         ("server:Id := -1.5E3", 14, "Unexpected CONTAINS operator with a number: write `:= '-1.5E3'`"),
+        // The published grammar takes these words for a key, which then names nothing.
+        ("or = 'x'", 1, "Expected one of tag or server property, found `or`; a comparison is missing before it"),
         ("= 'x'", 1, "Expected one of tag or server property, found `=`"),
         ("()", 2, "Expected one of tag or server property, found `)`"),
         ("tag:a = 1 and", 14, "Expected one of tag or server property, found the end"),

@@ -189,6 +189,7 @@ fn depth_is_bounded() {
     error(&"(".repeat(100_000));
     error(&"not (".repeat(100_000));
     error(&"not ".repeat(1000));
+    error(&format!("tag:a = {}", "+".repeat(4000)));
 }
 
 #[test]

@@ -144,7 +144,7 @@ struct Visitor {
 /// Checks `token`, for the session `id` or whichever it is for.
 fn check(inner: &Inner, token: &str, id: Option<&str>) -> Result<Visitor, Turned> {
     match gate::admit(&*inner.view, token, id) {
-        Ok(admission) => Ok(Visitor { user: admission.claims.session_user, id: admission.claims.session_id }),
+        Ok(claims) => Ok(Visitor { user: claims.session_user, id: claims.session_id }),
         Err(denial) => {
             tracing::info!(session = id, reason = %denial, "a connection token was refused");
             Err(Turned::Back)
