@@ -3,6 +3,7 @@ use serde_json::json;
 
 use super::*;
 use crate::api::DcvServer;
+use crate::api::DcvSessionStatus;
 use crate::api::schema;
 use crate::placement::NewServers;
 
