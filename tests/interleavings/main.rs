@@ -3,8 +3,6 @@
 //!
 //! All decisions are the product's own. Between them is a model of the API server and of hosts, and nothing else.
 
-#![expect(clippy::type_complexity, reason = "generated steps")]
-
 mod api;
 mod host;
 mod leader;
@@ -35,7 +33,7 @@ use leader::Leader;
 const ROOM: [(i32, i32); 3] = [(1, -1), (2, 1), (3, 2)];
 const OWNERS: [&str; 3] = ["ann", "bob", "cid"];
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Act {
     Create {
         owner: usize,
