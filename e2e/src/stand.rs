@@ -43,6 +43,7 @@ use crate::unique;
 /// Whether each stand is up; a test that has it holds the lock.
 static VNC: Mutex<bool> = Mutex::const_new(false);
 static FAKE: Mutex<bool> = Mutex::const_new(false);
+static FLEET: Mutex<bool> = Mutex::const_new(false);
 
 /// The top of the work tree.
 pub fn root() -> PathBuf {
@@ -80,6 +81,11 @@ impl Stand {
         Self::up("e2e-fake", args, &FAKE).await
     }
 
+    /// A thousand made-up servers of the fixed mix. Its test takes it down, as so many agents are never idle.
+    pub async fn fleet() -> Self {
+        Self::up("e2e-fleet", &["--backend", "fake", "--servers", "1000"], &FLEET).await
+    }
+
     async fn up(name: &'static str, args: &'static [&'static str], lock: &'static Mutex<bool>) -> Self {
         // Another test may have installed it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -97,6 +103,17 @@ impl Stand {
         let stand = Self { name, args, settings, client, is_up };
         stand.reset().await;
         stand
+    }
+
+    /// Stops everything of it.
+    pub async fn down(mut self) {
+        let status = tokio::process::Command::new(root().join("hack/down"))
+            .args(["--wipe", "--name", self.name])
+            .status()
+            .await
+            .expect("hack/down can be run");
+        assert!(status.success(), "hack/down --name {} failed", self.name);
+        *self.is_up = false;
     }
 
     /// Starts again what has ended, by `hack/up`.
@@ -247,20 +264,16 @@ impl Stand {
 
     /// Runs kubectl as an administrator: what it printed, or what it complained of.
     pub async fn kubectl(&self, args: &[&str], input: &str) -> Result<String, String> {
-        let mut kubectl = tokio::process::Command::new(self.folder().join("cluster/bin/kubectl"))
-            .env("KUBECONFIG", self.setting("KUBECONFIG"))
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl can be run");
-        let mut stdin = kubectl.stdin.take().expect("it is a pipe");
-        stdin.write_all(input.as_bytes()).await.expect("kubectl reads its input");
-        drop(stdin);
-        let output = kubectl.wait_with_output().await.expect("kubectl ends");
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        if output.status.success() { Ok(text(&output.stdout)) } else { Err(text(&output.stderr)) }
+        let kubectl = self.folder().join("cluster/bin/kubectl");
+        let (is_good, output, complaint) = run(&kubectl, self.setting("KUBECONFIG"), args, input).await;
+        if is_good { Ok(output) } else { Err(complaint) }
+    }
+
+    /// What `kubectl dcv` prints to an administrator, whatever its exit code says.
+    pub async fn plugin(&self, args: &[&str], input: &str) -> String {
+        let plugin = root().join("target/debug/kubectl-dcv");
+        let (_, output, _) = run(&plugin, self.setting("KUBECONFIG"), args, input).await;
+        output
     }
 
     /// Every session of the stand.
@@ -278,6 +291,25 @@ impl Drop for Stand {
             dump(self.name, self.setting("KUBECONFIG"), &self.folder());
         }
     }
+}
+
+/// Runs a program as an administrator: whether it was content, what it printed, and what it complained of.
+async fn run(program: &Path, kubeconfig: &str, args: &[&str], input: &str) -> (bool, String, String) {
+    let mut process = tokio::process::Command::new(program)
+        .env("KUBECONFIG", kubeconfig)
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{} cannot be run: {error}", program.display()));
+    let mut stdin = process.stdin.take().expect("it is a pipe");
+    // A program that reads no input may be gone already.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    let output = process.wait_with_output().await.expect("it ends");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
 }
 
 /// Writes every object to `target/e2e/failure-<stand>.yaml`, and the ends of all logs to stderr.

@@ -375,7 +375,7 @@ pub struct DcvSessionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub attempt: Option<i32>,
-    /// How many of the binds were retries after a failure on a host.
+    /// How many of the binds since it was new, or ran last, were retries after a failure on a host.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub retries: Option<i32>,

@@ -39,6 +39,7 @@ use super::cache::World;
 use super::cache::tenant;
 use super::cache::version;
 use super::promise::Reservation;
+use super::promise::Shortage;
 use super::store::Keys;
 use super::store::Located;
 use super::store::Position;
@@ -419,12 +420,8 @@ impl Store for KubeStore {
         self.cache.servers(client)
     }
 
-    fn waiting(&self) -> usize {
-        self.cache.waiting()
-    }
-
-    fn reserve(&self, client: &ApiClient, session: &DcvSession) -> Option<Reservation> {
-        self.cache.reserve(client, session)
+    fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage> {
+        self.cache.reserve(client, session, queue_size)
     }
 
     fn create<'a>(

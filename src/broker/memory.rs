@@ -19,6 +19,7 @@ use super::cache::Cache;
 use super::cache::Change;
 use super::cache::tenant;
 use super::promise::Reservation;
+use super::promise::Shortage;
 use super::store::Keys;
 use super::store::Located;
 use super::store::Position;
@@ -182,11 +183,8 @@ impl Store for Memory {
     fn servers(&self, client: &ApiClient) -> Vec<ServerView> {
         self.cache.servers(client)
     }
-    fn waiting(&self) -> usize {
-        self.cache.waiting()
-    }
-    fn reserve(&self, client: &ApiClient, session: &DcvSession) -> Option<Reservation> {
-        self.cache.reserve(client, session)
+    fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage> {
+        self.cache.reserve(client, session, queue_size)
     }
     fn create<'a>(
         &'a self,

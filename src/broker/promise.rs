@@ -1,10 +1,15 @@
-//! Places promised to sessions that the caches do not show on a server yet.
+//! Places promised to sessions that the caches do not show on a server yet, and places in the queue.
 //!
 //! The controller places; this only keeps the broker from accepting what would fail at once. The same ledger and the same
 //! checks, over the broker's own view. Invariant: a promise ends when its session is seen on a server or over, when its
 //! request fails, or after a short time.
+//!
+//! The queue is one for all clients. In it are the sessions made by any broker that may wait and have no server, those of
+//! calls in flight included, but not those that a server is promised to. What other replicas have in flight is seen once it
+//! is made, so several replicas can go over the limit by that much.
 
 use std::collections::BTreeMap;
+use std::collections::HashSet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -13,10 +18,13 @@ use std::sync::PoisonError;
 use std::time::Duration;
 use std::time::Instant;
 
+use kube::ResourceExt;
+
 use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::conditions;
 use crate::api::conditions::ServerCondition;
+use crate::api::names;
 use crate::api::session::PlacementPolicy;
 use crate::api::session::SessionType;
 use crate::placement::Candidate;
@@ -43,17 +51,75 @@ struct Book {
     ledger: Ledger,
     /// Kept promises by uid, oldest first.
     kept: VecDeque<(Instant, String)>,
+    /// Sessions that wait as far as they are seen, by uid.
+    waiting: HashSet<String>,
+    /// Places in the queue of calls in flight.
+    seats: usize,
     last: u64,
 }
 
+impl Book {
+    /// Lets go of promises of whose sessions nothing was heard.
+    fn expire(&mut self, now: Instant) {
+        while let Some((since, _)) = self.kept.front()
+            && now.duration_since(*since) >= LIFETIME
+            && let Some((_, uid)) = self.kept.pop_front()
+        {
+            self.ledger.give_back(&uid, FIRST_ATTEMPT);
+        }
+    }
+
+    /// How many are in the queue.
+    fn queued(&self) -> usize {
+        let promised = self.kept.iter().filter(|(_, uid)| self.waiting.contains(uid)).count();
+        self.waiting.len() - promised + self.seats
+    }
+
+    fn see_session(&mut self, uid: &str, session: Option<&DcvSession>) {
+        match session {
+            Some(session) => self.ledger.see(session),
+            None => self.ledger.forget(uid),
+        };
+        if session.is_some_and(is_waiting) {
+            self.waiting.insert(uid.to_owned());
+        } else {
+            self.waiting.remove(uid);
+        }
+    }
+}
+
+/// Whether a broker made the session and it waits for a server.
+fn is_waiting(session: &DcvSession) -> bool {
+    session.spec.enqueue_request
+        && session.server_name().is_none()
+        && !session.is_finished()
+        && !session.is_closing()
+        && session.labels().contains_key(names::CLIENT_LABEL)
+}
+
 fn locked(book: &Mutex<Book>) -> MutexGuard<'_, Book> {
-    // The ledger changes in single calls that leave it whole, so a panic elsewhere does no harm.
+    // The book changes in single calls that leave it whole, so a panic elsewhere does no harm.
     book.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why nothing is promised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortage {
+    /// No server fits now, and the session is not to wait.
+    NoServer,
+    /// No server fits now, and as many wait as may.
+    QueueFull,
 }
 
 /// A promise while its session is being made; dropping it takes it back.
 pub struct Reservation {
     book: Arc<Mutex<Book>>,
+    /// `None`: in the queue.
+    place: Option<Place>,
+}
+
+/// A place on a server.
+struct Place {
     /// Stands for the uid that is not known yet.
     key: String,
     server: String,
@@ -62,12 +128,14 @@ pub struct Reservation {
 }
 
 impl Reservation {
-    /// Holds the place for the session of this uid until it is seen on a server.
+    /// Holds a place on a server for the session of this uid until it is seen there. In the queue the session itself
+    /// stands from now on.
     pub fn keep_for(self, uid: &str, now: Instant) {
+        let Some(place) = &self.place else { return };
         let mut book = locked(&self.book);
         // Seen already: then it is counted where it is.
         if !book.ledger.has_place(uid) {
-            book.ledger.reserve(uid, FIRST_ATTEMPT, &self.server, &self.owner, self.type_);
+            book.ledger.reserve(uid, FIRST_ATTEMPT, &place.server, &place.owner, place.type_);
             book.kept.push_back((now, uid.to_owned()));
         }
     }
@@ -75,27 +143,30 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        locked(&self.book).ledger.give_back(&self.key, FIRST_ATTEMPT);
+        let mut book = locked(&self.book);
+        match &self.place {
+            Some(place) => {
+                book.ledger.give_back(&place.key, FIRST_ATTEMPT);
+            }
+            None => book.seats -= 1,
+        }
     }
 }
 
 impl Promises {
     /// Takes note of a session as it is known now.
     pub fn see_session(&self, uid: &str, session: Option<&DcvSession>) {
-        let ledger = &mut locked(&self.0).ledger;
-        match session {
-            Some(session) => ledger.see(session),
-            None => ledger.forget(uid),
-        };
+        locked(&self.0).see_session(uid, session);
     }
 
     /// Takes note of all sessions there are.
     pub fn see_sessions<'a>(&self, sessions: impl Iterator<Item = &'a DcvSession>, exists: impl Fn(&str) -> bool) {
-        let ledger = &mut locked(&self.0).ledger;
-        sessions.for_each(|session| {
-            ledger.see(session);
-        });
-        ledger.retain_sessions(exists);
+        let mut book = locked(&self.0);
+        for session in sessions {
+            book.see_session(&session.uid().unwrap_or_default(), Some(session));
+        }
+        book.waiting.retain(|uid| exists(uid));
+        book.ledger.retain_sessions(exists);
     }
 
     /// Takes note of all servers there are.
@@ -109,32 +180,44 @@ impl Promises {
         ledger.retain_servers(exists);
     }
 
-    /// Reserves a place for `session` of `namespace`, if a server fits now.
+    /// Reserves a place for `session` of `namespace`: on a server if one fits now, else in the queue if it may wait and
+    /// fewer than `queue_size` do.
+    ///
+    /// # Errors
+    /// What there is too little of.
     pub fn reserve(
         &self,
         session: &DcvSession,
         namespace: &str,
         namespace_labels: &BTreeMap<String, String>,
+        queue_size: usize,
         now: Instant,
-    ) -> Option<Reservation> {
+    ) -> Result<Reservation, Shortage> {
         // Whether it may use the whole language was checked with the call.
-        let request = Request::of(&session.spec, namespace, namespace_labels, Dialect::Extended).ok()?;
+        let request = Request::of(&session.spec, namespace, namespace_labels, Dialect::Extended);
+        let request = request.map_err(|_| Shortage::NoServer)?;
         let mut book = locked(&self.0);
-        while let Some((since, _)) = book.kept.front()
-            && now.duration_since(*since) >= LIFETIME
-            && let Some((_, uid)) = book.kept.pop_front()
-        {
-            book.ledger.give_back(&uid, FIRST_ATTEMPT);
-        }
-        let server = book.ledger.choose(&request, PlacementPolicy::Spread)?;
+        book.expire(now);
+        let server = book.ledger.choose(&request, PlacementPolicy::Spread);
         if book.ledger.groups() > GROUPS_MAX {
             book.ledger.retain_groups(|_| false);
         }
-        book.last += 1;
-        let key = format!("reservation {}", book.last);
-        let (owner, type_) = (session.spec.owner.clone(), session.spec.type_);
-        book.ledger.reserve(&key, FIRST_ATTEMPT, &server, &owner, type_);
-        Some(Reservation { book: Arc::clone(&self.0), key, server, owner, type_ })
+        let place = match server {
+            Some(server) => {
+                book.last += 1;
+                let key = format!("reservation {}", book.last);
+                let (owner, type_) = (session.spec.owner.clone(), session.spec.type_);
+                book.ledger.reserve(&key, FIRST_ATTEMPT, &server, &owner, type_);
+                Some(Place { key, server, owner, type_ })
+            }
+            None if !session.spec.enqueue_request => return Err(Shortage::NoServer),
+            None if book.queued() >= queue_size => return Err(Shortage::QueueFull),
+            None => {
+                book.seats += 1;
+                None
+            }
+        };
+        Ok(Reservation { book: Arc::clone(&self.0), place })
     }
 }
 
@@ -147,7 +230,16 @@ mod tests {
     fn session(status: &serde_json::Value) -> DcvSession {
         serde_json::from_value(json!({
             "apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvSession", "metadata": {"name": "x", "uid": "u"},
-            "spec": {"owner": "ann", "type": "VIRTUAL"}, "status": status,
+            "spec": {"owner": "ann", "type": "VIRTUAL", "enqueueRequest": false}, "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn server(room: i32) -> DcvServer {
+        serde_json::from_value(json!({
+            "apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvServer", "metadata": {"name": "s"}, "spec": {},
+            "status": {"availability": "AVAILABLE", "capacity": {"sessionTypes": ["VIRTUAL"], "maxVirtualSessions": room,
+                "maxConcurrentSessionsPerUser": -1}},
         }))
         .unwrap()
     }
@@ -155,16 +247,10 @@ mod tests {
     #[test]
     fn a_promise_counts_until_its_session_is_seen_or_given_up() {
         let promises = Promises::default();
-        let server: DcvServer = serde_json::from_value(json!({
-            "apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvServer", "metadata": {"name": "s"}, "spec": {},
-            "status": {"availability": "AVAILABLE", "capacity": {"sessionTypes": ["VIRTUAL"], "maxVirtualSessions": 1,
-                "maxConcurrentSessionsPerUser": -1}},
-        }))
-        .unwrap();
-        promises.see_servers([&server].into_iter(), |_| true);
+        promises.see_servers([&server(1)].into_iter(), |_| true);
         let waiting = session(&json!({}));
         let start = Instant::now();
-        let try_at = |now: Instant| promises.reserve(&waiting, "red", &BTreeMap::new(), now);
+        let try_at = |now: Instant| promises.reserve(&waiting, "red", &BTreeMap::new(), 0, now).ok();
         let first = try_at(start).expect("the server is empty");
         assert!(try_at(start).is_none(), "taken by a request in flight");
         drop(first);
@@ -181,5 +267,54 @@ mod tests {
         assert!(try_at(start).is_some(), "it is gone");
         promises.see_servers(std::iter::empty(), |_| false);
         assert!(try_at(start).is_none());
+    }
+
+    #[test]
+    fn who_is_promised_a_server_is_not_in_the_queue_and_calls_in_flight_are() {
+        let promises = Promises::default();
+        let start = Instant::now();
+        let queued = |uid: &str, over: &[(&str, serde_json::Value)]| {
+            let mut session = session(&json!({}));
+            session.metadata.uid = Some(uid.into());
+            session.metadata.labels = Some(BTreeMap::from([(names::CLIENT_LABEL.to_owned(), "c".to_owned())]));
+            session.spec.enqueue_request = true;
+            let mut value = serde_json::to_value(&session).unwrap();
+            for (pointer, new) in over {
+                *value.pointer_mut(pointer).unwrap() = new.clone();
+            }
+            serde_json::from_value::<DcvSession>(value).unwrap()
+        };
+        let ask = |now| promises.reserve(&queued("new", &[]), "red", &BTreeMap::new(), 2, now);
+        let first = ask(start).expect("the queue is empty");
+        let second = ask(start).expect("one place is left");
+        assert_eq!(ask(start).err(), Some(Shortage::QueueFull));
+        promises.see_session("a", Some(&queued("a", &[])));
+        first.keep_for("a", start);
+        assert_eq!(ask(start).err(), Some(Shortage::QueueFull), "it counts once, made or being made");
+        drop(second);
+        assert!(ask(start).is_ok(), "a call that failed leaves the queue");
+        // Made by nobody's broker, or not to wait, or over: not in the queue.
+        for over in [
+            ("/metadata/labels", json!({})),
+            ("/spec/enqueueRequest", json!(false)),
+            ("/spec/desiredState", json!("Closed")),
+        ] {
+            promises.see_session("b", Some(&queued("b", &[over])));
+            assert!(ask(start).is_ok());
+        }
+        promises.see_session("b", Some(&queued("b", &[])));
+        assert_eq!(ask(start).err(), Some(Shortage::QueueFull));
+
+        promises.see_servers([&server(1)].into_iter(), |_| true);
+        let place = ask(start).expect("it does not have to wait");
+        promises.see_session("c", Some(&queued("c", &[])));
+        place.keep_for("c", start);
+        promises.see_session("a", Some(&queued("a", &[("/status", json!({"serverName": "other", "attempt": 1}))])));
+        assert!(ask(start).is_ok(), "b waits, and c has its promise");
+        assert!(ask(start + LIFETIME).is_ok(), "c is overdue, so its place on the server is free again");
+        promises.see_servers([&server(0)].into_iter(), |_| true);
+        assert_eq!(ask(start + LIFETIME).err(), Some(Shortage::QueueFull), "and c is in the queue");
+        promises.see_sessions(std::iter::empty(), |_| false);
+        assert!(ask(start).is_ok());
     }
 }

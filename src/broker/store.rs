@@ -11,6 +11,7 @@ use jsonwebtoken::jwk::JwkSet;
 
 use super::availability::Load;
 use super::promise::Reservation;
+use super::promise::Shortage;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
@@ -154,11 +155,9 @@ pub trait Store: Send + Sync + 'static {
     /// The servers the client may see, in order.
     fn servers(&self, client: &ApiClient) -> Vec<ServerView>;
 
-    /// How many sessions made by brokers wait in the queue.
-    fn waiting(&self) -> usize;
-
-    /// A place for `session` of this client, if a server fits now.
-    fn reserve(&self, client: &ApiClient, session: &DcvSession) -> Option<Reservation>;
+    /// A place for `session` of this client: on a server if one fits now, else in the queue, if the session may wait and
+    /// fewer than `queue_size` made by brokers do.
+    fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage>;
 
     /// Makes a session in the client's namespace. One of the same name that exists already is returned instead.
     fn create<'a>(

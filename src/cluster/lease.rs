@@ -167,8 +167,11 @@ fn whole_seconds(ttl: Duration) -> i32 {
 pub const SERVER_LEASE_TTL: Duration = Duration::from_secs(40);
 /// How often an agent renews it.
 const SERVER_LEASE_PERIOD: Duration = Duration::from_secs(10);
-/// How soon an agent tries again after a failure.
+/// How soon an agent tries again after a failure; doubles with each, up to the period. An API server that has too much to do
+/// must not get more to do by it.
 const SERVER_LEASE_RETRY: Duration = Duration::from_secs(2);
+/// Which part of a pause is left to chance, so that a thousand agents that start together do not renew together for ever.
+const SERVER_LEASE_JITTER: f64 = 0.2;
 
 /// The Lease by which an agent shows that it lives. Cheap to clone.
 #[derive(Clone)]
@@ -187,22 +190,25 @@ impl ServerLease {
         let (sender, renewed) = watch::channel(None);
         let (server, holder) = (server.to_owned(), holder.to_owned());
         let work = async move {
+            let mut failures = 0;
             loop {
                 let started = Instant::now();
                 let renewal = renew(&api, &server, &holder, clock());
-                let pause = match tokio::time::timeout(SERVER_LEASE_PERIOD, renewal).await {
+                match tokio::time::timeout(SERVER_LEASE_PERIOD, renewal).await {
                     Ok(Ok(())) => {
                         sender.send_replace(Some(started));
-                        SERVER_LEASE_PERIOD
+                        failures = 0;
                     }
                     Ok(Err(error)) => {
                         let error = &error as &dyn std::error::Error;
                         tracing::warn!(server, error, "Lease not renewed, trying again");
-                        SERVER_LEASE_RETRY
+                        failures += 1;
                     }
-                    Err(_) => SERVER_LEASE_RETRY,
-                };
-                tokio::time::sleep(pause.saturating_sub(started.elapsed()).max(SERVER_LEASE_RETRY / 4)).await;
+                    Err(_) => failures += 1,
+                }
+                let pause = server_lease_pause(failures, rand::random());
+                // A renewal counts from its beginning, a failure from its end.
+                tokio::time::sleep(if failures == 0 { pause.saturating_sub(started.elapsed()) } else { pause }).await;
             }
         };
         (Self { renewed }, work)
@@ -222,6 +228,15 @@ impl ServerLease {
     pub async fn renewed(&mut self) {
         let _ = self.renewed.changed().await;
     }
+}
+
+/// The pause after so many failures in a row; `chance` is from 0 to 1.
+fn server_lease_pause(failures: u32, chance: f64) -> Duration {
+    let full = match failures.checked_sub(1) {
+        None => SERVER_LEASE_PERIOD,
+        Some(doublings) => (SERVER_LEASE_RETRY * 2_u32.saturating_pow(doublings.min(8))).min(SERVER_LEASE_PERIOD),
+    };
+    full.mul_f64(1.0 - SERVER_LEASE_JITTER * chance)
 }
 
 async fn renew(api: &Api<Lease>, server: &str, holder: &str, now: Timestamp) -> Result<(), Error> {
@@ -252,6 +267,13 @@ mod tests {
 
     use super::*;
     use crate::cluster::mock;
+
+    #[test]
+    fn failed_renewals_are_tried_again_less_and_less_often_and_never_all_at_once() {
+        let seconds = |failures, chance| server_lease_pause(failures, chance).as_secs();
+        assert_eq!([0, 1, 2, 3, 4, 99].map(|failures| seconds(failures, 0.0)), [10, 2, 4, 8, 10, 10]);
+        assert_eq!(seconds(0, 1.0), 8);
+    }
 
     fn wall() -> Timestamp {
         Timestamp::from_second(1_800_000_000).unwrap()

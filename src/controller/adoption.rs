@@ -4,7 +4,8 @@
 //! object: creating a second beside it would be wrong. Whoever may name a foreign desktop in `spec.adopt` is settled by
 //! admission policy.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
+use std::collections::HashMap;
 
 use kube::ResourceExt;
 
@@ -12,8 +13,51 @@ use crate::api::DcvSession;
 use crate::api::server::OtherSession;
 use crate::api::server::SessionOrigin;
 
-/// Sessions without an object, by the name of their server; servers without any are absent.
-pub type Others = BTreeMap<String, Vec<OtherSession>>;
+/// The sessions without an object that servers report.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// By the name of their server; servers without any are absent.
+    on_server: HashMap<String, Vec<OtherSession>>,
+    /// Servers with an unclaimed session, by its id.
+    unclaimed: HashMap<String, BTreeSet<String>>,
+}
+
+impl Others {
+    /// Takes note of what a server reports. If that is not what it reported last: the ids of the unclaimed sessions in
+    /// either report.
+    pub fn set(&mut self, server: &str, list: &[OtherSession]) -> Option<BTreeSet<String>> {
+        let old = self.on_server.get(server).map_or(&[][..], Vec::as_slice);
+        if old == list {
+            return None;
+        }
+        let (gone, come) = (unclaimed_ids(old), unclaimed_ids(list));
+        for id in gone.difference(&come) {
+            if let Some(servers) = self.unclaimed.get_mut(id) {
+                servers.remove(server);
+                if servers.is_empty() {
+                    self.unclaimed.remove(id);
+                }
+            }
+        }
+        for id in &come {
+            self.unclaimed.entry(id.clone()).or_default().insert(server.to_owned());
+        }
+        if list.is_empty() {
+            self.on_server.remove(server);
+        } else {
+            self.on_server.insert(server.to_owned(), list.to_vec());
+        }
+        Some(gone.union(&come).cloned().collect())
+    }
+
+    fn find(&self, server: &str, id: &str) -> Option<&OtherSession> {
+        self.on_server.get(server)?.iter().find(|other| other.id == id)
+    }
+}
+
+fn unclaimed_ids(list: &[OtherSession]) -> BTreeSet<String> {
+    list.iter().filter(|other| other.origin == SessionOrigin::Unclaimed).map(|other| other.id.clone()).collect()
+}
 
 /// A desktop to take over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,8 +75,7 @@ pub struct Adoption {
 pub fn of(session: &DcvSession, others: &Others) -> Result<Option<Adoption>, String> {
     let Some(adopt) = &session.spec.adopt else { return Ok(unclaimed(session, others)) };
     let (server, id) = (&adopt.server_name, &adopt.session_id);
-    let there = others.get(server).and_then(|list| list.iter().find(|other| other.id == *id));
-    match there {
+    match others.find(server, id) {
         None => Err(format!("server {server} reports no session {id} without an object")),
         Some(other) if other.owner != session.spec.owner => {
             Err(format!("session {id} on server {server} belongs to another owner"))
@@ -49,15 +92,12 @@ fn unclaimed(session: &DcvSession, others: &Others) -> Option<Adoption> {
     let uid = session.uid()?;
     let is_ours = |other: &OtherSession| {
         other.origin == SessionOrigin::Unclaimed
-            && other.id == uid
             && other.owner == session.spec.owner
             && other.type_ == session.spec.type_
             && other.namespace == session.namespace()
     };
-    others
-        .iter()
-        .find(|(_, list)| list.iter().any(is_ours))
-        .map(|(server, _)| Adoption { server: server.clone(), session_id: uid.clone() })
+    let server = others.unclaimed.get(&uid)?.iter().find(|server| others.find(server, &uid).is_some_and(is_ours))?;
+    Some(Adoption { server: server.clone(), session_id: uid })
 }
 
 #[cfg(test)]
@@ -78,7 +118,9 @@ mod tests {
     }
 
     fn others(list: &Value) -> Others {
-        Others::from([("host-1".to_owned(), serde_json::from_value(list.clone()).unwrap())])
+        let mut others = Others::default();
+        others.set("host-1", &serde_json::from_value::<Vec<OtherSession>>(list.clone()).unwrap());
+        others
     }
 
     #[test]
@@ -115,5 +157,24 @@ mod tests {
         assert_eq!(of(&waiting, &left("other", "ann", "Unclaimed")), Ok(None));
         assert_eq!(of(&waiting, &left("team", "bob", "Unclaimed")), Ok(None));
         assert_eq!(of(&waiting, &left("team", "ann", "Manual")), Ok(None));
+    }
+
+    #[test]
+    fn a_report_says_whom_it_concerns() {
+        let list = |value: &Value| serde_json::from_value::<Vec<OtherSession>>(value.clone()).unwrap();
+        let left =
+            |id: &str| json!({"id": id, "owner": "ann", "type": "VIRTUAL", "origin": "Unclaimed", "namespace": "team"});
+        let by_hand = json!({"id": "hand", "owner": "ann", "type": "VIRTUAL", "origin": "Manual"});
+        let ids = |ids: &[&str]| Some(ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>());
+        let mut others = Others::default();
+        assert_eq!(others.set("host-1", &[]), None);
+        assert_eq!(others.set("host-1", &list(&json!([left("uid-a"), by_hand]))), ids(&["uid-a"]));
+        assert_eq!(others.set("host-1", &list(&json!([left("uid-a"), by_hand]))), None);
+        others.set("host-2", &list(&json!([left("uid-a")])));
+        assert_eq!(others.set("host-1", &list(&json!([left("uid-b")]))), ids(&["uid-a", "uid-b"]));
+        let there = |others: &Others| of(&session(&json!({})), others).unwrap().map(|it| it.server);
+        assert_eq!(there(&others).as_deref(), Some("host-2"));
+        others.set("host-2", &[]);
+        assert_eq!(there(&others), None);
     }
 }

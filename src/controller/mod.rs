@@ -11,8 +11,9 @@ mod keys;
 mod liveness;
 mod metrics;
 mod placer;
+pub mod placing;
 mod server;
-mod session;
+pub mod session;
 mod waiting;
 
 use std::collections::HashSet;

@@ -34,6 +34,7 @@ pub enum NewServers {
 
 /// What placing looks at in a server, apart from who is on it.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Candidate {
     /// Name of the `DcvServer`.
     pub name: Arc<str>,

@@ -9,6 +9,7 @@ mod filter;
 mod fleet;
 mod groups;
 mod ledger;
+pub mod line;
 mod report;
 mod request;
 mod score;

@@ -7,6 +7,7 @@
 mod agents;
 mod clients;
 mod cluster;
+mod explain;
 mod guards;
 mod plugin;
 mod readers;

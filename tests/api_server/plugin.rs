@@ -12,7 +12,7 @@ use crate::cluster::in_namespace;
 use crate::cluster::unique;
 
 /// Exit code, stdout and stderr of `kubectl dcv` with these words, by kubectl itself.
-fn dcv(words: &[&str]) -> (Option<i32>, String, String) {
+pub fn dcv(words: &[&str]) -> (Option<i32>, String, String) {
     let plugin = Path::new(env!("CARGO_BIN_EXE_kubectl-dcv")).parent().unwrap();
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([plugin.to_owned()].into_iter().chain(std::env::split_paths(&path))).unwrap();

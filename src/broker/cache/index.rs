@@ -15,7 +15,6 @@ use crate::api::DcvSession;
 use crate::api::conditions;
 use crate::api::conditions::Reason;
 use crate::api::conditions::SessionCondition;
-use crate::api::names;
 
 /// Objects under a key that need not be unique.
 struct Groups<K>(HashMap<String, Vec<Arc<K>>>);
@@ -50,8 +49,6 @@ impl<K> Groups<K> {
 pub struct SessionIndex {
     /// All, in order.
     pub ordered: BTreeMap<Position, Arc<DcvSession>>,
-    /// How many made by brokers wait in the queue.
-    pub waiting: usize,
     by_id: Groups<DcvSession>,
     by_name: Groups<DcvSession>,
     on_server: Groups<DcvSession>,
@@ -73,18 +70,9 @@ fn occupied(session: &DcvSession) -> Option<&str> {
     session.server_name().filter(|_| !session.is_finished() || (is_forced && session.has_finalizer()))
 }
 
-fn is_waiting(session: &DcvSession) -> bool {
-    session.spec.enqueue_request
-        && session.server_name().is_none()
-        && !session.is_finished()
-        && !session.is_closing()
-        && session.labels().contains_key(names::CLIENT_LABEL)
-}
-
 impl Index<DcvSession> for SessionIndex {
     fn insert(&mut self, session: &Arc<DcvSession>) {
         self.ordered.insert(Position::of(session.as_ref()), Arc::clone(session));
-        self.waiting += usize::from(is_waiting(session));
         self.by_id.insert(session.id(), session);
         self.by_name.insert(name_of(session), session);
         if let Some(server) = occupied(session) {
@@ -94,7 +82,6 @@ impl Index<DcvSession> for SessionIndex {
 
     fn remove(&mut self, session: &Arc<DcvSession>) {
         self.ordered.remove(&Position::of(session.as_ref()));
-        self.waiting -= usize::from(is_waiting(session));
         self.by_id.remove(&session.id(), session);
         self.by_name.remove(&name_of(session), session);
         if let Some(server) = occupied(session) {

@@ -26,6 +26,7 @@ use super::availability;
 use super::availability::Load;
 use super::promise::Promises;
 use super::promise::Reservation;
+use super::promise::Shortage;
 use super::store::Keys;
 use super::store::Located;
 use super::store::Position;
@@ -264,15 +265,16 @@ impl Cache {
         servers.map(|server| world.server_view(client, &labels, server)).filter(|view| view.is_visible).collect()
     }
 
-    /// How many sessions made by brokers wait in the queue.
-    pub fn waiting(&self) -> usize {
-        self.read().sessions.index.waiting
-    }
-
     /// A place for a session of the client.
-    pub fn reserve(&self, client: &ApiClient, session: &DcvSession) -> Option<Reservation> {
+    pub fn reserve(
+        &self,
+        client: &ApiClient,
+        session: &DcvSession,
+        queue_size: usize,
+    ) -> Result<Reservation, Shortage> {
         let world = self.read();
-        world.promises.reserve(session, tenant(client), &world.labels(tenant(client)), Instant::now())
+        let labels = world.labels(tenant(client));
+        world.promises.reserve(session, tenant(client), &labels, queue_size, Instant::now())
     }
 
     /// Remembers that nobody has these ids.

@@ -22,6 +22,7 @@ use super::super::auth::Caller;
 use super::super::body::Items;
 use super::super::problem::Problem;
 use super::super::promise::Reservation;
+use super::super::promise::Shortage;
 use super::super::store::SessionView;
 use super::super::store::StoreError;
 use super::WRITES_AT_ONCE;
@@ -93,7 +94,7 @@ enum Plan {
     Fail(String),
     /// Made by an earlier call with the same key.
     Repeat(Arc<DcvSession>),
-    Make(Box<DcvSession>, Option<Reservation>),
+    Make(Box<DcvSession>, Reservation),
 }
 
 async fn plan(
@@ -111,7 +112,6 @@ async fn plan(
         Some(idempotency) => derived_name(client, &idempotency.key, number),
         None => random_name(spec.display_name.as_deref().unwrap_or_default()),
     };
-    let is_enqueued = spec.enqueue_request;
     let mut session = DcvSession::new(&name, spec);
     session.metadata.finalizers = Some(vec![names::SESSION_FINALIZER.to_owned()]);
     session.metadata.labels =
@@ -126,10 +126,10 @@ async fn plan(
             Err(error) => return Plan::Fail(fault(&error)),
         }
     }
-    match app.store.reserve(client, &session) {
-        None if !is_enqueued => Plan::Fail(NO_SERVER.to_owned()),
-        None if app.store.waiting() >= app.rules.create_sessions_queue_max_size => Plan::Fail(QUEUE_FULL.to_owned()),
-        reservation => Plan::Make(Box::new(session), reservation),
+    match app.store.reserve(client, &session, app.rules.create_sessions_queue_max_size) {
+        Ok(reservation) => Plan::Make(Box::new(session), reservation),
+        Err(Shortage::NoServer) => Plan::Fail(NO_SERVER.to_owned()),
+        Err(Shortage::QueueFull) => Plan::Fail(QUEUE_FULL.to_owned()),
     }
 }
 
@@ -150,9 +150,7 @@ async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<wire::Se
             if !is_same_request(&session, &made) {
                 return Err(OTHER_REQUEST.to_owned());
             }
-            if let Some(reservation) = reservation {
-                reservation.keep_for(made.metadata.uid.as_deref().unwrap_or_default(), Instant::now());
-            }
+            reservation.keep_for(made.metadata.uid.as_deref().unwrap_or_default(), Instant::now());
             made
         }
     };

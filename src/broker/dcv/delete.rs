@@ -20,8 +20,6 @@ use super::WRITES_AT_ONCE;
 use super::check_items;
 use super::is_shown;
 use crate::api::ApiClient;
-use crate::api::conditions;
-use crate::api::conditions::ServerCondition;
 use crate::api::session::DesiredState;
 use crate::api::session::SessionState;
 use crate::wire::DeleteSessionRequestData;
@@ -111,12 +109,7 @@ fn plan(app: &App, view: &SessionView, force: bool) -> Plan {
 
 /// Whether nothing stands in the way of an ordinary close.
 fn is_reachable(view: &SessionView) -> bool {
-    let is_bound = view.session.server_name().is_some();
-    let agent = view
-        .server
-        .as_ref()
-        .and_then(|view| conditions::find(view.server.conditions(), ServerCondition::AgentConnected));
-    !is_bound || (view.server.is_some() && agent.is_none_or(|agent| agent.status != "False"))
+    view.session.server_name().is_none() || view.server.as_ref().is_some_and(|view| !view.server.is_silent())
 }
 
 fn fault(error: &StoreError) -> String {

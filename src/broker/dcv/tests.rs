@@ -27,6 +27,7 @@ use super::super::memory::ready_on;
 use super::super::router;
 use super::super::store::StoreError;
 use crate::api::ApiClient;
+use crate::api::names;
 use crate::token;
 use crate::token::AccessClaims;
 use crate::token::ConnectionClaims;
@@ -440,6 +441,24 @@ async fn enqueued_sessions_wait_up_to_the_size_of_the_queue() {
     broker.put_server("s1", json!({}), json!({}));
     let answer = broker.ask("/createSessions", request).await;
     assert_eq!(answer["SuccessfulList"].as_array().unwrap().len(), 1, "it does not have to wait");
+}
+
+#[tokio::test]
+async fn items_of_one_call_count_in_the_queue_and_it_is_one_for_all_clients() {
+    let broker = Broker::new(Rules { create_sessions_queue_max_size: 3, ..Rules::default() }).await;
+    let waiting = || a_session(json!({"EnqueueRequest": true}));
+    let create = async |items: Vec<Value>| {
+        let answer = broker.ask("/createSessions", items.into()).await;
+        let count = |list: &str| answer[list].as_array().unwrap().len();
+        (count("SuccessfulList"), count("UnsuccessfulList"))
+    };
+    *broker.memory.refusal.lock().unwrap() = Some(StoreError::Refused("no".into()));
+    assert_eq!(create(vec![waiting()]).await, (0, 1), "what is refused takes no place in the queue");
+    broker
+        .put_session("other", json!({"metadata": {"namespace": "blue", "labels": {names::CLIENT_LABEL: "uid-blue"}}}));
+    broker.put_session("manifest", json!({}));
+    assert_eq!(create(vec![waiting(), waiting(), waiting()]).await, (2, 1));
+    assert_eq!(create(vec![waiting()]).await, (0, 1));
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 #![expect(clippy::type_complexity, reason = "tables read best as they are")]
 
+use std::collections::HashMap;
 use std::sync::Mutex;
 
 use serde_json::Value;

@@ -59,13 +59,12 @@ impl<'a> Draft<'a> {
         self.state(SessionState::Creating, Some(SessionSubstate::PendingPreparation), None)
     }
 
-    /// Given back by its server: it waits again. `words` are the host's, `counted` is whether it was a retry.
+    /// Given back by its server: it waits again. `words` are the host's, `counted` is whether this
+    /// is a retry; one that has run may be retried as often as a new one.
     pub fn given_back(mut self, reason: Reason, words: &str, counted: bool, text: &str) -> DcvSessionStatus {
         self.unbind(reason, words);
         conditions::remove(&mut self.status.conditions, SessionCondition::Created);
-        if counted {
-            self.status.retries = Some(self.status.retries.unwrap_or(0).saturating_add(1));
-        }
+        self.status.retries = counted.then(|| self.status.retries.unwrap_or(0).saturating_add(1));
         self.set(SessionCondition::Scheduled, Some(false), Reason::Retrying, text);
         self.set(SessionCondition::Ready, Some(false), Reason::WaitingForServer, text);
         self.set(SessionCondition::Reconciling, Some(true), Reason::Retrying, text);

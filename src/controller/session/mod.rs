@@ -3,8 +3,8 @@
 //! Waiting ones are the placer's business, running ones their agent's. Invariant: `decide` never performs I/O.
 
 mod act;
-mod decide;
-pub(super) mod draft;
+pub mod decide;
+pub mod draft;
 mod observe;
 
 use std::sync::Arc;

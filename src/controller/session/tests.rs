@@ -379,6 +379,8 @@ fn what_is_given_back_keeps_who_failed_and_loses_everything_of_the_bind() {
 
     let lost = after(&gave_up("Ended", &json!({"restartPolicy": "Always"}), &json!({})), &world(Host::Alive));
     assert_eq!(lost.status.unwrap().retries, None, "running again is not a retry");
+    let status = Draft::of(&session, at(2000)).given_back(Reason::Ended, "w", false, "t");
+    assert_eq!(status.retries, None, "and once it has run, it may be retried as often as a new one");
 }
 
 #[test]
