@@ -7,6 +7,18 @@ const BITS: usize = u64::BITS as usize;
 pub(super) struct Bits(Vec<u64>);
 
 impl Bits {
+    /// The numbers below `end`.
+    pub fn below(end: usize) -> Self {
+        let mut words = vec![u64::MAX; end / BITS];
+        words.push(mask(end) - 1);
+        Self(words)
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|word| *word == 0)
+    }
+
     /// Whether `number` is in the set.
     pub fn contains(&self, number: usize) -> bool {
         self.0.get(number / BITS).is_some_and(|word| word & mask(number) != 0)
@@ -87,6 +99,8 @@ mod tests {
                 prop_assert_eq!(c_bits.set(*number, false), c.contains(number));
             }
             prop_assert!(c_bits.iter().eq(c.difference(&a).copied()));
+            prop_assert_eq!(c_bits.is_empty(), c.is_subset(&a));
+            prop_assert!(Bits::below(c.len()).iter().eq(0..c.len()));
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Servers by number, and which of them have room: what a decision reads instead of every server.
 //!
-//! Invariant: `console_room` and `virtual_room` hold exactly the open servers with room for one such session more, and the
-//! orders those with room for a virtual one, by their present rank.
+//! Invariant: `console_room` and `virtual_room` hold exactly the open servers with room for one such session more, `levels`
+//! and `spread` those with room for a virtual one, by their present rank.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
+use std::collections::BinaryHeap;
+use std::collections::HashMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -19,9 +22,11 @@ use super::score::Rank;
 use crate::api::session::PlacementPolicy;
 use crate::api::session::SessionType;
 
-/// How many of the best servers are tried one by one. When none of them will do, those that would are few, or lie far
-/// down, and are compared with each other. Tests have few servers and go both ways.
+/// How many of the emptiest servers are tried one by one. Where many would do one of these will.
 const TRIED_IN_ORDER: usize = if cfg!(test) { 2 } else { 64 };
+
+/// Most numbers of sessions that are looked at one after the other, before all servers at once take less time.
+const LEVELS_MAX: usize = if cfg!(test) { 2 } else { 128 };
 
 /// How far the numbers of names are apart, so that new ones fit between. When none fits all are numbered anew, which in
 /// tests is soon.
@@ -32,32 +37,31 @@ pub(super) struct Fleet {
     seats: Vec<Seat>,
     /// Numbers of seats that nobody has.
     free: Vec<usize>,
-    numbers: BTreeMap<Arc<str>, usize>,
+    numbers: HashMap<Arc<str>, usize>,
+    /// The same, in order.
+    names: BTreeMap<Arc<str>, usize>,
     /// By number. Apart from the seats, so that comparing many reads little.
-    ranks: Vec<Ranks>,
+    ranks: Vec<Named>,
     console_room: Bits,
     virtual_room: Bits,
+    /// By how many sessions are on them; none is empty.
+    levels: BTreeMap<i32, Bits>,
     spread: BTreeSet<Place>,
-    pack: BTreeSet<Place>,
     /// Where a session may fit now that did not before.
     gained: Bits,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Ranks {
-    spread: Rank,
-    pack: Rank,
+struct Named {
+    /// For Spread.
+    rank: Rank,
     /// Greater for greater names, so that names need not be compared.
     name: u64,
 }
 
-impl Ranks {
+impl Named {
     fn place(self, number: usize, policy: PlacementPolicy) -> Place {
-        let rank = match policy {
-            PlacementPolicy::Spread => self.spread,
-            PlacementPolicy::Pack => self.pack,
-        };
-        Place { rank, name: self.name, number }
+        Place { rank: self.rank.by(policy), name: self.name, number }
     }
 }
 
@@ -89,7 +93,7 @@ impl Fleet {
 
     /// Takes a server out. Its number, if it was there.
     pub fn remove_server(&mut self, name: &str) -> Option<usize> {
-        self.named(name)?;
+        self.server_named(name)?;
         Some(self.change(name, |seat| seat.candidate = None).0)
     }
 
@@ -114,7 +118,7 @@ impl Fleet {
         self.seats.get(number)?.server()
     }
 
-    pub fn named(&self, name: &str) -> Option<Occupied<'_>> {
+    pub fn server_named(&self, name: &str) -> Option<Occupied<'_>> {
         self.server(*self.numbers.get(name)?)
     }
 
@@ -124,7 +128,7 @@ impl Fleet {
 
     /// Every server, by name.
     pub fn servers(&self) -> impl Iterator<Item = Occupied<'_>> {
-        self.numbers.values().filter_map(|number| self.server(*number))
+        self.names.values().filter_map(|number| self.server(*number))
     }
 
     /// Every server with its number.
@@ -138,31 +142,43 @@ impl Fleet {
     }
 
     /// The first in the order of `policy` of the servers with room for one session more that are in both sets and that
-    /// `accept` lets pass.
+    /// `accept` lets pass. It is asked of few.
     pub fn best(
         &self,
         [a, b]: [&Bits; 2],
         type_: SessionType,
         policy: PlacementPolicy,
-        accept: impl Fn(Occupied<'_>) -> bool,
+        mut accept: impl FnMut(usize, Occupied<'_>) -> bool,
     ) -> Option<Occupied<'_>> {
-        let room = self.room(type_);
-        // For console sessions there is no order: a server with room for one is empty.
-        let tried = if type_ == SessionType::Virtual { TRIED_IN_ORDER } else { 0 };
-        let tried = self.order(policy).iter().take(tried).map(|place| place.number);
-        let in_both = tried.filter(|it| a.contains(*it) && b.contains(*it));
-        if let Some(first) = in_both.filter_map(|number| self.server(number)).find(|server| accept(*server)) {
-            return Some(first);
-        }
-        // Occupancies are looked at only where they decide.
-        let mut best: Option<Place> = None;
-        for number in Bits::common([a, b, room]) {
-            let place = self.rank(number).place(number, policy);
-            if best.is_none_or(|best| place < best) && self.server(number).is_some_and(&accept) {
-                best = Some(place);
+        let mut is_accepted = |number| self.server(number).is_some_and(|server| accept(number, server));
+        if (type_, policy) == (SessionType::Virtual, PlacementPolicy::Spread) {
+            let tried = self.spread.iter().take(TRIED_IN_ORDER).map(|place| place.number);
+            let mut in_both = tried.filter(|it| a.contains(*it) && b.contains(*it));
+            if let Some(first) = in_both.find(|number| is_accepted(*number)) {
+                return self.server(first);
             }
         }
-        best.and_then(|place| self.server(place.number))
+        let mut best_of = |room: &Bits| {
+            let places = || Bits::common([a, b, room]).map(|number| self.named(number).place(number, policy));
+            let first = places().min()?;
+            if is_accepted(first.number) {
+                return Some(first);
+            }
+            let mut others: BinaryHeap<_> = places().filter(|place| *place != first).map(Reverse).collect();
+            while let Some(Reverse(place)) = others.pop() {
+                if is_accepted(place.number) {
+                    return Some(place);
+                }
+            }
+            None
+        };
+        let best = match (type_, policy) {
+            (SessionType::Console, _) => best_of(&self.console_room),
+            _ if self.levels.len() > LEVELS_MAX => best_of(&self.virtual_room),
+            (_, PlacementPolicy::Spread) => self.levels.values().find_map(best_of),
+            (_, PlacementPolicy::Pack) => self.levels.values().rev().find_map(best_of),
+        };
+        self.server(best?.number)
     }
 
     fn room(&self, type_: SessionType) -> &Bits {
@@ -172,15 +188,13 @@ impl Fleet {
         }
     }
 
-    fn order(&self, policy: PlacementPolicy) -> &BTreeSet<Place> {
-        match policy {
-            PlacementPolicy::Spread => &self.spread,
-            PlacementPolicy::Pack => &self.pack,
-        }
+    fn named(&self, number: usize) -> Named {
+        self.ranks.get(number).copied().unwrap_or_default()
     }
 
-    fn rank(&self, number: usize) -> Ranks {
-        self.ranks.get(number).copied().unwrap_or_default()
+    /// One more than the greatest number.
+    pub fn end(&self) -> usize {
+        self.seats.len()
     }
 
     /// Changes a seat and keeps everything else right. Its number.
@@ -192,6 +206,7 @@ impl Fleet {
         self.enter(number);
         if is_empty {
             self.numbers.remove(name);
+            self.names.remove(name);
             self.free.push(number);
         }
         (number, result)
@@ -203,11 +218,13 @@ impl Fleet {
         }
         let number = self.free.pop().unwrap_or_else(|| {
             self.seats.push(Seat::default());
-            self.ranks.push(Ranks::default());
+            self.ranks.push(Named::default());
             self.seats.len() - 1
         });
         let between = self.between(name);
-        self.numbers.insert(name.into(), number);
+        let name: Arc<str> = name.into();
+        self.numbers.insert(Arc::clone(&name), number);
+        self.names.insert(name, number);
         match (between, self.ranks.get_mut(number)) {
             (Some(between), Some(ranks)) => ranks.name = between,
             _ => self.rename(),
@@ -217,10 +234,10 @@ impl Fleet {
 
     /// A number for a new name, between those of its neighbours, if there is one left.
     fn between(&self, name: &str) -> Option<u64> {
-        let rank = |(_, number): (_, &usize)| self.rank(*number).name;
-        let below = self.numbers.range::<str, _>((Bound::Unbounded, Bound::Excluded(name))).next_back().map_or(0, rank);
+        let rank = |(_, number): (_, &usize)| self.named(*number).name;
+        let below = self.names.range::<str, _>((Bound::Unbounded, Bound::Excluded(name))).next_back().map_or(0, rank);
         let above = self
-            .numbers
+            .names
             .range::<str, _>((Bound::Excluded(name), Bound::Unbounded))
             .next()
             .map_or(below.saturating_add(2 * NAME_STEP), rank);
@@ -230,16 +247,13 @@ impl Fleet {
 
     /// Gives every name a new number, far from the next.
     fn rename(&mut self) {
-        for (number, name) in self.numbers.values().zip(1..) {
+        for (number, name) in self.names.values().zip(1..) {
             if let Some(ranks) = self.ranks.get_mut(*number) {
                 ranks.name = name * NAME_STEP;
             }
         }
-        let places = |policy| {
-            let numbers = self.virtual_room.iter();
-            numbers.map(|number| self.rank(number).place(number, policy)).collect::<BTreeSet<_>>()
-        };
-        (self.spread, self.pack) = (places(PlacementPolicy::Spread), places(PlacementPolicy::Pack));
+        let place = |number| self.named(number).place(number, PlacementPolicy::Spread);
+        self.spread = self.virtual_room.iter().map(place).collect();
     }
 
     /// Puts the server where it belongs now.
@@ -247,26 +261,41 @@ impl Fleet {
         let server = self.seats.get(number).and_then(Seat::server);
         let open = server.filter(|server| server.candidate.shut.is_none());
         let has_room = |type_| open.is_some_and(|server| filter::has_room(server, type_));
-        let rank = |policy| server.map(|server| Rank::of(server, policy)).unwrap_or_default();
         let (for_console, for_virtual) = (has_room(SessionType::Console), has_room(SessionType::Virtual));
-        let (was_listed, old) = (self.virtual_room.contains(number), self.rank(number));
-        let new = Ranks { spread: rank(PlacementPolicy::Spread), pack: rank(PlacementPolicy::Pack), ..old };
+        let rank = server.map(|server| Rank::of(server, PlacementPolicy::Spread)).unwrap_or_default();
+        let (was_listed, old) = (self.virtual_room.contains(number), self.named(number));
+        let new = Named { rank, ..old };
         for (room, has) in [(&mut self.console_room, for_console), (&mut self.virtual_room, for_virtual)] {
             if room.set(number, has) && has {
                 self.gained.set(number, true);
             }
         }
-        if let Some(ranks) = self.ranks.get_mut(number) {
-            *ranks = new;
+        if (was_listed, old) == (for_virtual, new) {
+            return;
         }
-        for (order, policy) in [(&mut self.spread, PlacementPolicy::Spread), (&mut self.pack, PlacementPolicy::Pack)] {
-            let (old, new) = (old.place(number, policy), new.place(number, policy));
-            if was_listed && !(for_virtual && old == new) {
-                order.remove(&old);
-            }
-            if for_virtual {
-                order.insert(new);
-            }
+        if was_listed {
+            self.list(number, old, false);
+        }
+        if for_virtual {
+            self.list(number, new, true);
+        }
+        if let Some(known) = self.ranks.get_mut(number) {
+            *known = new;
+        }
+    }
+
+    /// Enters a server among those with room for a virtual session, or takes it out.
+    fn list(&mut self, number: usize, named: Named, present: bool) {
+        let place = named.place(number, PlacementPolicy::Spread);
+        if present {
+            self.spread.insert(place)
+        } else {
+            self.spread.remove(&place)
+        };
+        let level = self.levels.entry(named.rank.sessions()).or_default();
+        level.set(number, present);
+        if level.is_empty() {
+            self.levels.remove(&named.rank.sessions());
         }
     }
 }

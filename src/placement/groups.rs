@@ -1,15 +1,15 @@
 //! Which servers suit which wishes, kept from one decision to the next.
 //!
-//! Sessions that ask the same of a server are one group. Invariant: a group's set holds exactly the servers that
-//! [`filter::suits`] it, and a namespace's exactly those that admit it.
+//! Sessions that ask the same of a server are one group. Invariant: what a group knows of a server is what
+//! [`filter::suits`] says, and a namespace's set holds exactly the servers that admit it.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::collections::HashMap;
+use std::mem;
 use std::sync::Arc;
 
 use super::Candidate;
-use super::Occupied;
 use super::Request;
 use super::Wants;
 use super::bits::Bits;
@@ -33,32 +33,68 @@ pub(super) struct Groups {
     last: u64,
 }
 
+/// What is known of one group. Whether a server suits it is found out when that matters, and kept until the server changes.
 #[derive(Debug)]
-struct Group {
+pub(super) struct Group {
     wants: Arc<Wants>,
-    servers: Bits,
+    /// Servers that suit, and those of which it is not known.
+    possible: Bits,
+    known: Bits,
+    /// Servers that did not suit when last heard of, and are different since.
+    stirred: Bits,
 }
 
 impl Group {
-    /// Looks at a server again, `None` when it is gone. Whether it suits now and did not before.
-    fn update(&mut self, number: usize, server: Option<Occupied<'_>>) -> bool {
-        let suits = server.is_some_and(|server| filter::suits(server, &self.wants).is_none());
-        self.servers.set(number, suits) && suits
+    /// The servers that may suit.
+    pub fn possible(&self) -> &Bits {
+        &self.possible
+    }
+
+    /// Whether a server suits, if that is known.
+    pub fn suits(&self, number: usize) -> Option<bool> {
+        self.known.contains(number).then(|| self.possible.contains(number))
+    }
+
+    /// What is known of a server holds no more.
+    fn forget(&mut self, number: usize, is_there: bool) {
+        if self.suits(number) != Some(true) {
+            self.stirred.set(number, is_there);
+        }
+        self.known.set(number, false);
+        self.possible.set(number, is_there);
+    }
+
+    fn learn(&mut self, number: usize, suits: bool) {
+        self.known.set(number, true);
+        self.possible.set(number, suits);
+    }
+
+    /// Whether a server suits.
+    fn find_out(&mut self, number: usize, fleet: &Fleet) -> bool {
+        let Some(server) = fleet.server(number) else { return false };
+        if let Some(suits) = self.suits(number) {
+            return suits;
+        }
+        let suits = filter::suits(server, &self.wants).is_none();
+        self.learn(number, suits);
+        suits
     }
 }
 
 impl Groups {
-    /// The group of these wishes; the first time every server is looked at.
+    /// The group of these wishes.
     pub fn of(&mut self, wants: &Arc<Wants>, fleet: &Fleet) -> GroupId {
         if let Some(id) = self.ids.get(wants) {
             return *id;
         }
         self.last += 1;
         let id = GroupId(self.last);
-        let mut group = Group { wants: Arc::clone(wants), servers: Bits::default() };
-        for (number, server) in fleet.numbered() {
-            group.update(number, Some(server));
-        }
+        let group = Group {
+            wants: Arc::clone(wants),
+            possible: Bits::below(fleet.end()),
+            known: Bits::default(),
+            stirred: Bits::default(),
+        };
         if wants.asks_for_any(&candidate::REPORTED) {
             self.reported.insert(id);
         }
@@ -70,35 +106,48 @@ impl Groups {
         id
     }
 
-    /// The servers that suit a group.
-    pub fn servers(&self, id: GroupId) -> Option<&Bits> {
-        self.kept.get(&id).map(|group| &group.servers)
+    /// What is known of a group.
+    pub fn group(&self, id: GroupId) -> Option<&Group> {
+        self.kept.get(&id)
     }
 
-    /// Looks again at a server that is different, for the groups to which that matters; `None`: it is gone. Whether it
-    /// suits some group now and did not before.
-    pub fn update(&mut self, number: usize, server: Option<Occupied<'_>>, difference: Difference) -> bool {
-        let mut gained = false;
+    /// Keeps which servers suit a group, and which do not.
+    pub fn learn(&mut self, id: GroupId, learned: Vec<(usize, bool)>) {
+        if let Some(group) = self.kept.get_mut(&id) {
+            learned.into_iter().for_each(|(number, suits)| group.learn(number, suits));
+        }
+    }
+
+    /// Forgets of a server that is different whether it suits, for the groups to which that matters.
+    pub fn forget(&mut self, number: usize, is_there: bool, difference: Difference) {
         let ids = match difference {
-            Difference::Nothing => return false,
+            Difference::Nothing => return,
             Difference::Sessions => &self.counted,
             Difference::Report => &self.reported,
             Difference::Whole => {
-                self.kept.values_mut().for_each(|group| gained |= group.update(number, server));
-                return gained;
+                self.kept.values_mut().for_each(|group| group.forget(number, is_there));
+                return;
             }
         };
         for id in ids {
-            gained |= self.kept.get_mut(id).is_some_and(|group| group.update(number, server));
+            if let Some(group) = self.kept.get_mut(id) {
+                group.forget(number, is_there);
+            }
         }
-        gained
     }
 
-    /// The groups that one of these servers suits and has room for.
-    pub fn woken(&self, gained: &[usize], fleet: &Fleet) -> Vec<GroupId> {
-        let fits = |group: &Group, number| group.servers.contains(number) && fleet.has_room(number, group.wants.type_);
-        let woken = self.kept.iter().filter(|(_, group)| gained.iter().any(|number| fits(group, *number)));
-        woken.map(|(id, _)| *id).collect()
+    /// The groups that one of these servers suits and has room for, or one that is different for them.
+    pub fn woken(&mut self, gained: &[usize], fleet: &Fleet) -> Vec<GroupId> {
+        let mut woken = Vec::new();
+        for (id, group) in &mut self.kept {
+            let type_ = group.wants.type_;
+            let stirred = mem::take(&mut group.stirred);
+            let mut numbers = gained.iter().copied().chain(stirred.iter());
+            if numbers.any(|number| fleet.has_room(number, type_) && group.find_out(number, fleet)) {
+                woken.push(*id);
+            }
+        }
+        woken
     }
 
     /// How many there are.

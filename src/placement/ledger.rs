@@ -109,8 +109,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Enters or updates a server. Whether anything changed that decides what fits. What is different in every report, such
-    /// as the load, does so only where a requirement asks for it.
+    /// Enters or updates a server. Whether anything changed but what is different in every report, such as the load.
     pub fn set_server(&mut self, candidate: Candidate) -> bool {
         let (number, difference) = self.fleet.set_server(candidate);
         self.look_again(number, difference)
@@ -133,7 +132,7 @@ impl Ledger {
 
     /// The facts of a server.
     pub fn server(&self, name: &str) -> Option<&Candidate> {
-        self.fleet.named(name).map(|server| server.candidate)
+        self.fleet.server_named(name).map(|server| server.candidate)
     }
 
     /// Who is on a server, sessions without an object apart.
@@ -213,13 +212,27 @@ impl Ledger {
     pub fn choose(&mut self, request: &Request, default: PlacementPolicy) -> Option<String> {
         let policy = request.policy.unwrap_or(default);
         let type_ = request.wants.type_;
-        let group = self.groups.of(&request.wants, &self.fleet);
-        let sets = [self.groups.servers(group)?, self.admissions.of(request, &self.fleet)];
-        let fits = |server: Occupied<'_>| filter::is_below_owner_limit(server, request);
+        let id = self.groups.of(&request.wants, &self.fleet);
+        let group = self.groups.group(id)?;
+        let sets = [group.possible(), self.admissions.of(request, &self.fleet)];
+        let mut learned = Vec::new();
+        let mut fits = |number, server: Occupied<'_>| {
+            let suits = group.suits(number).unwrap_or_else(|| {
+                let suits = filter::suits(server, &request.wants).is_none();
+                learned.push((number, suits));
+                suits
+            });
+            suits && filter::is_below_owner_limit(server, request)
+        };
         let is_avoided = |server: Occupied<'_>| request.avoid.iter().any(|name| **name == *server.candidate.name);
-        let best = self.fleet.best(sets, type_, policy, |server| !is_avoided(server) && fits(server));
-        let again = || self.fleet.best(sets, type_, policy, fits).filter(|_| !request.avoid.is_empty());
-        best.or_else(again).map(|server| server.candidate.name.to_string())
+        let mut best =
+            self.fleet.best(sets, type_, policy, |number, server| !is_avoided(server) && fits(number, server));
+        if best.is_none() && !request.avoid.is_empty() {
+            best = self.fleet.best(sets, type_, policy, fits);
+        }
+        let chosen = best.map(|server| server.candidate.name.to_string());
+        self.groups.learn(id, learned);
+        chosen
     }
 
     /// The group of sessions that ask the same as `request`. It stays until [`Self::retain_groups`].
@@ -274,18 +287,16 @@ impl Ledger {
         true
     }
 
-    /// Brings up to date what is kept of the server with this number. Whether that may let somebody fit, or keep out.
+    /// Brings up to date what is kept of the server with this number. Whether everything about it may be different.
     fn look_again(&mut self, number: usize, difference: Difference) -> bool {
         let server = self.fleet.server(number);
-        let suits = self.groups.update(number, server, difference);
-        if difference == Difference::Whole {
+        self.groups.forget(number, server.is_some(), difference);
+        let is_whole = difference == Difference::Whole;
+        if is_whole {
             self.admissions.update(number, server.map(|server| server.candidate));
-        }
-        let decides = suits || difference == Difference::Whole;
-        if decides {
             self.fleet.note_gain(number);
         }
-        decides
+        is_whole
     }
 }
 

@@ -17,10 +17,20 @@ impl Rank {
     pub fn of(server: Occupied<'_>, policy: PlacementPolicy) -> Self {
         let (console, virtual_) = server.sessions();
         let sessions = i32::try_from(console + virtual_).unwrap_or(i32::MAX);
+        Self { sessions, load: server.candidate.load() }.by(policy)
+    }
+
+    /// Of a rank for Spread the one for `policy`.
+    pub fn by(self, policy: PlacementPolicy) -> Self {
         match policy {
-            PlacementPolicy::Spread => Self { sessions, load: server.candidate.load() },
-            PlacementPolicy::Pack => Self { sessions: -sessions, load: 0 },
+            PlacementPolicy::Spread => self,
+            PlacementPolicy::Pack => Self { sessions: -self.sessions, load: 0 },
         }
+    }
+
+    /// Of a rank for Spread the sessions.
+    pub fn sessions(self) -> i32 {
+        self.sessions
     }
 }
 
