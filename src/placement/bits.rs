@@ -48,10 +48,21 @@ impl Bits {
         numbers(self.0.iter().copied())
     }
 
-    /// The numbers in all three sets, ascending.
-    pub fn common(sets: [&Self; 3]) -> impl Iterator<Item = usize> {
-        let [Self(a), Self(b), Self(c)] = sets;
-        numbers(a.iter().zip(b).zip(c).map(|((a, b), c)| a & b & c))
+    /// The numbers in both sets.
+    pub fn and(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(a, b)| a & b).collect())
+    }
+
+    /// Whether some number is in both sets.
+    pub fn meets(&self, other: &Self) -> bool {
+        // Several words at once, as the processor can.
+        let (a, b) = (self.0.chunks(8), other.0.chunks(8));
+        a.zip(b).any(|(a, b)| a.iter().zip(b).fold(0, |met, (a, b)| met | a & b) != 0)
+    }
+
+    /// The numbers in both sets, ascending.
+    pub fn common(&self, other: &Self) -> impl Iterator<Item = usize> {
+        numbers(self.0.iter().zip(&other.0).map(|(a, b)| a & b))
     }
 }
 
@@ -92,8 +103,9 @@ mod tests {
             a in btree_set(0..300_usize, 0..100), b in btree_set(0..200_usize, 0..100), c in btree_set(0..400_usize, 0..300),
         ) {
             let (a_bits, b_bits, mut c_bits) = (bits(&a), bits(&b), bits(&c));
-            let common: Vec<usize> = a.iter().filter(|it| b.contains(it) && c.contains(it)).copied().collect();
-            prop_assert_eq!(Bits::common([&a_bits, &b_bits, &c_bits]).collect::<Vec<_>>(), common);
+            prop_assert!(a_bits.and(&b_bits).iter().eq(a.intersection(&b).copied()));
+            prop_assert!(a_bits.common(&c_bits).eq(a.intersection(&c).copied()));
+            prop_assert_eq!(a_bits.meets(&b_bits), !a.is_disjoint(&b));
             prop_assert!((0..500).all(|number| c_bits.contains(number) == c.contains(&number)));
             for number in &a {
                 prop_assert_eq!(c_bits.set(*number, false), c.contains(number));

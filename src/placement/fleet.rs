@@ -158,8 +158,12 @@ impl Fleet {
                 return self.server(first);
             }
         }
+        let both = a.and(b);
         let mut best_of = |room: &Bits| {
-            let places = || Bits::common([a, b, room]).map(|number| self.named(number).place(number, policy));
+            if !both.meets(room) {
+                return None;
+            }
+            let places = || both.common(room).map(|number| self.named(number).place(number, policy));
             let first = places().min()?;
             if is_accepted(first.number) {
                 return Some(first);

@@ -113,8 +113,9 @@ impl Groups {
 
     /// Keeps which servers suit a group, and which do not.
     pub fn learn(&mut self, id: GroupId, learned: Vec<(usize, bool)>) {
-        if let Some(group) = self.kept.get_mut(&id) {
-            learned.into_iter().for_each(|(number, suits)| group.learn(number, suits));
+        let Some(group) = self.kept.get_mut(&id) else { return };
+        for (number, suits) in learned {
+            group.learn(number, suits);
         }
     }
 
