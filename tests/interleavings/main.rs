@@ -3,8 +3,6 @@
 //!
 //! All decisions are the product's own. Between them is a model of the API server and of hosts, and nothing else.
 
-#![expect(clippy::type_complexity, reason = "generated steps")]
-
 mod api;
 mod host;
 mod leader;
@@ -35,7 +33,7 @@ use leader::Leader;
 const ROOM: [(i32, i32); 3] = [(1, -1), (2, 1), (3, 2)];
 const OWNERS: [&str; 3] = ["ann", "bob", "cid"];
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Act {
     Create {
         owner: usize,
@@ -155,7 +153,7 @@ impl World {
         self.hosts.iter().map(|host| host.server.clone()).collect()
     }
 
-    fn do_(&mut self, act: Act) {
+    fn carry_out(&mut self, act: Act) {
         let now = self.now;
         match act {
             Act::Create { owner, priority, held, enqueued, retried, restarted } => {
@@ -291,13 +289,13 @@ impl World {
     /// Everything that is on its way arrives, hosts do what they are told, and time passes, until nothing happens any more.
     fn settle(&mut self) {
         while self.leaders.len() > 1 {
-            self.do_(Act::Second(false));
+            self.carry_out(Act::Second(false));
         }
         for host in 0..self.hosts.len() {
-            self.do_(Act::Shut(host, false));
+            self.carry_out(Act::Shut(host, false));
         }
         while !self.orphans.is_empty() {
-            self.do_(Act::Orphan(0, true));
+            self.carry_out(Act::Orphan(0, true));
         }
         let mut quiet = 0;
         let mut rounds = 0;
@@ -384,7 +382,7 @@ proptest! {
         let mut world = World::new();
         // In half of the runs one controller lives through it all: then it may not even bind too many.
         for act in acts.into_iter().filter(|act| !is_calm || !matches!(act, Act::Second(_) | Act::Restart(_))) {
-            world.do_(act);
+            world.carry_out(act);
             world.check();
         }
         world.settle();
