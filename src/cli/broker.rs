@@ -37,7 +37,11 @@ pub struct BrokerArgs {
     #[arg(long, env = "DCV_GATEWAY_TO_BROKER_CONNECTOR_BIND_HOST", default_value = "0.0.0.0")]
     gateway_to_broker_connector_bind_host: IpAddr,
     /// Whether gateways must have a certificate
-    #[arg(long, env = "DCV_ENABLE_TLS_CLIENT_AUTH_GATEWAY", requires = "gateway_to_broker_connector_trust_store_file")]
+    #[arg(
+        long,
+        env = "DCV_ENABLE_TLS_CLIENT_AUTH_GATEWAY",
+        requires_if("true", "gateway_to_broker_connector_trust_store_file")
+    )]
     enable_tls_client_auth_gateway: bool,
     /// Authorities of gateways' certificates, in PEM
     #[arg(long, env = "DCV_GATEWAY_TO_BROKER_CONNECTOR_TRUST_STORE_FILE", value_name = "FILE")]

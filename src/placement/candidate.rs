@@ -34,6 +34,7 @@ pub enum NewServers {
 
 /// What placing looks at in a server, apart from who is on it.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts")]
 pub struct Candidate {
     /// Name of the `DcvServer`.
     pub name: Arc<str>,
@@ -45,8 +46,10 @@ pub struct Candidate {
     pub shut: Option<Rejection>,
     /// Namespaces it admits; `None`: none.
     pub namespaces: Option<Labels>,
-    /// Kinds of session its host can run.
-    pub types: Vec<SessionType>,
+    /// Whether its host can run console sessions.
+    pub console: bool,
+    /// Whether its host can run virtual sessions.
+    pub virtual_: bool,
     /// Most virtual sessions; negative: no limit.
     pub max_virtual: i32,
     /// Most virtual sessions of one owner; negative: no limit.
@@ -91,8 +94,10 @@ struct Moving {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Difference {
     Nothing,
-    /// Only what is different in each report.
-    Moving,
+    /// How many sessions are on it.
+    Sessions,
+    /// What is different in each report.
+    Report,
     /// Something that decides what fits.
     Whole,
 }
@@ -111,6 +116,7 @@ impl Candidate {
             others.add(&other.owner, other.type_);
         }
         let capacity = status.capacity.unwrap_or_default();
+        let linux = host.os.as_ref().is_none_or(|os| os.family.eq_ignore_ascii_case("linux"));
         let (gpu_models, gpu_vendors) = host.gpus.into_iter().map(|gpu| (gpu.model_name, gpu.vendor)).unzip();
         Self {
             name: server.name_any().into(),
@@ -118,10 +124,12 @@ impl Candidate {
             labels: server.labels().clone(),
             shut: shut(server, reachable, cordoned),
             namespaces: admitted(server, new_servers),
-            types: capacity.session_types,
+            console: capacity.session_types.contains(&SessionType::Console),
+            // They exist on Linux only. Source: "Amazon DCV sessions" in the DCV Administrator Guide.
+            virtual_: linux && capacity.session_types.contains(&SessionType::Virtual),
             max_virtual: max_virtual_sessions.unwrap_or(0),
             max_per_owner: max_concurrent_sessions_per_user.unwrap_or(-1),
-            linux: host.os.as_ref().is_none_or(|os| os.family.eq_ignore_ascii_case("linux")),
+            linux,
             gl: capacity.gl,
             others,
             description: Description {
@@ -146,9 +154,9 @@ impl Candidate {
     }
 
     /// Load of the host over one minute, in thousandths of a processor.
-    #[expect(clippy::cast_possible_truncation, reason = "a load is small, and `as` saturates")]
-    pub(super) fn load(&self) -> i64 {
-        (self.moving.load.map_or(0.0, |load| load.one_minute) * 1000.0) as i64
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a load is small, and `as` saturates")]
+    pub(super) fn load(&self) -> u32 {
+        (self.moving.load.map_or(0.0, |load| load.one_minute) * 1000.0) as u32
     }
 
     /// Becomes `new`. What is different.
@@ -159,7 +167,7 @@ impl Candidate {
             *self = new;
             return Difference::Whole;
         }
-        if moved { Difference::Moving } else { Difference::Nothing }
+        if moved { Difference::Report } else { Difference::Nothing }
     }
 }
 
@@ -283,13 +291,14 @@ impl Facts for Occupied<'_> {
     }
 }
 
-/// Properties that change without anybody changing the server.
-pub(super) const MOVING: [Property; 7] = [
+/// Properties that are different in each report.
+pub(super) const REPORTED: [Property; 5] = [
     Property::HostMemoryUsedBytes,
     Property::HostSwapUsedBytes,
     Property::HostCpuLoadAverageOneMinute,
     Property::HostCpuLoadAverageFiveMinutes,
     Property::HostCpuLoadAverageFifteenMinutes,
-    Property::VirtualSessionCount,
-    Property::ConsoleSessionCount,
 ];
+
+/// Properties that change with each session.
+pub(super) const COUNTED: [Property; 2] = [Property::VirtualSessionCount, Property::ConsoleSessionCount];

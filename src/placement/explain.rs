@@ -67,9 +67,9 @@ impl Explanation {
 }
 
 impl Wants {
-    /// Whether it depends on what is different in every report, such as the load.
-    pub(super) fn is_moving(&self) -> bool {
-        self.requirement.iter().any(|it| candidate::MOVING.iter().any(|property| it.asks_for(*property)))
+    /// Whether it depends on what changes all the time, such as the load.
+    fn is_moving(&self) -> bool {
+        self.asks_for_any(&candidate::REPORTED) || self.asks_for_any(&candidate::COUNTED)
     }
 }
 

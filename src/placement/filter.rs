@@ -87,9 +87,11 @@ fn has_labels(server: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
     (!wants.selector.matches(&server.candidate.labels)).then_some(Rejection::Labels)
 }
 
-/// Virtual sessions exist on Linux only. Source: "Amazon DCV sessions" in the DCV Administrator Guide.
 fn has_type(Occupied { candidate, .. }: Occupied<'_>, wants: &Wants) -> Option<Rejection> {
-    let possible = candidate.types.contains(&wants.type_) && (wants.type_ == SessionType::Console || candidate.linux);
+    let possible = match wants.type_ {
+        SessionType::Console => candidate.console,
+        SessionType::Virtual => candidate.virtual_,
+    };
     (!possible).then_some(Rejection::Type)
 }
 

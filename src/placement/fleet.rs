@@ -1,6 +1,7 @@
 //! Servers by number, and which of them have room: what a decision reads instead of every server.
 //!
-//! Invariant: `room` and the orders hold exactly the open servers with room for one session more, by their present rank.
+//! Invariant: `console_room` and `virtual_room` hold exactly the open servers with room for one such session more, and the
+//! orders those with room for a virtual one, by their present rank.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -19,7 +20,7 @@ use crate::api::session::SessionType;
 
 /// How many of the best servers are tried one by one. When none of them will do, those that would are few, or lie far
 /// down, and are compared with each other. Tests have few servers and go both ways.
-const TRIED_IN_ORDER: usize = if cfg!(test) { 2 } else { 256 };
+const TRIED_IN_ORDER: usize = if cfg!(test) { 2 } else { 64 };
 
 #[derive(Debug, Default)]
 pub(super) struct Fleet {
@@ -27,14 +28,20 @@ pub(super) struct Fleet {
     /// Numbers of seats that nobody has.
     free: Vec<usize>,
     numbers: BTreeMap<Arc<str>, usize>,
-    /// By number, for Spread and for Pack; `None`: no room. Apart from the seats, so that comparing many reads little.
-    ranks: Vec<Option<(Rank, Rank)>>,
+    /// Of those with room, by number. Apart from the seats, so that comparing many reads little.
+    ranks: Vec<Ranks>,
     console_room: Bits,
     virtual_room: Bits,
     spread: BTreeSet<Place>,
     pack: BTreeSet<Place>,
     /// Where a session may fit now that did not before.
     gained: Bits,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Ranks {
+    spread: Rank,
+    pack: Rank,
 }
 
 /// A server, or sessions on one that is gone or not yet seen: they are counted when it comes.
@@ -123,19 +130,24 @@ impl Fleet {
         accept: impl Fn(Occupied<'_>) -> bool,
     ) -> Option<Occupied<'_>> {
         let room = self.room(type_);
-        let tried = self.order(policy).iter().take(TRIED_IN_ORDER).map(|place| place.number);
-        let in_all = tried.filter(|it| a.contains(*it) && b.contains(*it) && room.contains(*it));
-        if let Some(first) = in_all.filter_map(|number| self.server(number)).find(|server| accept(*server)) {
+        // For console sessions there is no order: a server with room for one is empty.
+        let tried = if type_ == SessionType::Virtual { TRIED_IN_ORDER } else { 0 };
+        let tried = self.order(policy).iter().take(tried).map(|place| place.number);
+        let in_both = tried.filter(|it| a.contains(*it) && b.contains(*it));
+        if let Some(first) = in_both.filter_map(|number| self.server(number)).find(|server| accept(*server)) {
             return Some(first);
         }
         // Names and occupancies are looked at only where they decide.
         let mut best: Option<(Rank, Occupied<'_>)> = None;
         for number in Bits::common([a, b, room]) {
-            let Some((rank, server)) = self.rank(number, policy).zip(self.server(number)) else { continue };
-            let is_better = best.is_none_or(|(least, first)| {
-                rank < least || rank == least && server.candidate.name < first.candidate.name
-            });
-            if is_better && accept(server) {
+            let rank = self.rank(number, policy);
+            if best.is_some_and(|(least, _)| least < rank) {
+                continue;
+            }
+            let Some(server) = self.server(number) else { continue };
+            let is_first =
+                |(least, first): (Rank, Occupied<'_>)| rank < least || server.candidate.name < first.candidate.name;
+            if best.is_none_or(is_first) && accept(server) {
                 best = Some((rank, server));
             }
         }
@@ -156,12 +168,12 @@ impl Fleet {
         }
     }
 
-    fn rank(&self, number: usize, policy: PlacementPolicy) -> Option<Rank> {
-        let (spread, pack) = (*self.ranks.get(number)?)?;
-        Some(match policy {
+    fn rank(&self, number: usize, policy: PlacementPolicy) -> Rank {
+        let Ranks { spread, pack } = self.ranks.get(number).copied().unwrap_or_default();
+        match policy {
             PlacementPolicy::Spread => spread,
             PlacementPolicy::Pack => pack,
-        })
+        }
     }
 
     /// Changes a seat and keeps everything else right. Its number.
@@ -184,7 +196,7 @@ impl Fleet {
         }
         let number = self.free.pop().unwrap_or_else(|| {
             self.seats.push(Seat::default());
-            self.ranks.push(None);
+            self.ranks.push(Ranks::default());
             self.seats.len() - 1
         });
         let name: Arc<str> = name.into();
@@ -197,27 +209,30 @@ impl Fleet {
         let server = self.seats.get(number).and_then(Seat::server);
         let open = server.filter(|server| server.candidate.shut.is_none());
         let has_room = |type_| open.is_some_and(|server| filter::has_room(server, type_));
-        let rooms = [has_room(SessionType::Console), has_room(SessionType::Virtual)];
-        let rank = |policy| server.filter(|_| rooms.contains(&true)).map(|server| Rank::of(server, policy));
-        let ranks = rank(PlacementPolicy::Spread).zip(rank(PlacementPolicy::Pack));
-        for (room, has) in [&mut self.console_room, &mut self.virtual_room].into_iter().zip(rooms) {
+        let rank = |policy| server.map(|server| Rank::of(server, policy)).unwrap_or_default();
+        let new = Ranks { spread: rank(PlacementPolicy::Spread), pack: rank(PlacementPolicy::Pack) };
+        let (for_console, for_virtual) = (has_room(SessionType::Console), has_room(SessionType::Virtual));
+        let (was_listed, old) =
+            (self.virtual_room.contains(number), self.ranks.get(number).copied().unwrap_or_default());
+        for (room, has) in [(&mut self.console_room, for_console), (&mut self.virtual_room, for_virtual)] {
             if room.set(number, has) && has {
                 self.gained.set(number, true);
             }
         }
-        let known = self.ranks.get_mut(number).expect("every number has a rank, or none");
-        if *known == ranks {
+        if (was_listed, old) == (for_virtual, new) {
             return;
         }
         let place = |rank| Place { rank, name: Arc::clone(name), number };
-        if let Some((spread, pack)) = known.take() {
-            self.spread.remove(&place(spread));
-            self.pack.remove(&place(pack));
+        if was_listed {
+            self.spread.remove(&place(old.spread));
+            self.pack.remove(&place(old.pack));
         }
-        if let Some((spread, pack)) = ranks {
-            self.spread.insert(place(spread));
-            self.pack.insert(place(pack));
+        if for_virtual {
+            self.spread.insert(place(new.spread));
+            self.pack.insert(place(new.pack));
         }
-        *known = ranks;
+        if let Some(ranks) = self.ranks.get_mut(number) {
+            *ranks = new;
+        }
     }
 }

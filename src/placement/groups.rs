@@ -13,6 +13,7 @@ use super::Occupied;
 use super::Request;
 use super::Wants;
 use super::bits::Bits;
+use super::candidate;
 use super::candidate::Difference;
 use super::filter;
 use super::fleet::Fleet;
@@ -25,8 +26,10 @@ pub struct GroupId(u64);
 pub(super) struct Groups {
     ids: HashMap<Arc<Wants>, GroupId>,
     kept: BTreeMap<GroupId, Group>,
-    /// Those that ask for what changes all the time.
-    moving: BTreeSet<GroupId>,
+    /// Those that ask for what is different in each report.
+    reported: BTreeSet<GroupId>,
+    /// Those that ask for numbers of sessions.
+    counted: BTreeSet<GroupId>,
     last: u64,
 }
 
@@ -56,8 +59,11 @@ impl Groups {
         for (number, server) in fleet.numbered() {
             group.update(number, Some(server));
         }
-        if wants.is_moving() {
-            self.moving.insert(id);
+        if wants.asks_for_any(&candidate::REPORTED) {
+            self.reported.insert(id);
+        }
+        if wants.asks_for_any(&candidate::COUNTED) {
+            self.counted.insert(id);
         }
         self.ids.insert(Arc::clone(wants), id);
         self.kept.insert(id, group);
@@ -73,18 +79,17 @@ impl Groups {
     /// suits some group now and did not before.
     pub fn update(&mut self, number: usize, server: Option<Occupied<'_>>, difference: Difference) -> bool {
         let mut gained = false;
-        match difference {
-            Difference::Nothing => {}
-            Difference::Moving => {
-                for id in &self.moving {
-                    gained |= self.kept.get_mut(id).is_some_and(|group| group.update(number, server));
-                }
-            }
+        let ids = match difference {
+            Difference::Nothing => return false,
+            Difference::Sessions => &self.counted,
+            Difference::Report => &self.reported,
             Difference::Whole => {
-                for group in self.kept.values_mut() {
-                    gained |= group.update(number, server);
-                }
+                self.kept.values_mut().for_each(|group| gained |= group.update(number, server));
+                return gained;
             }
+        };
+        for id in ids {
+            gained |= self.kept.get_mut(id).is_some_and(|group| group.update(number, server));
         }
         gained
     }
@@ -105,7 +110,8 @@ impl Groups {
     pub fn retain(&mut self, keep: impl Fn(GroupId) -> bool) {
         self.ids.retain(|_, id| keep(*id));
         self.kept.retain(|id, _| keep(*id));
-        self.moving.retain(|id| keep(*id));
+        self.reported.retain(|id| keep(*id));
+        self.counted.retain(|id| keep(*id));
     }
 }
 

@@ -265,11 +265,11 @@ impl Ledger {
             if self.fleet.server(number).is_some_and(|server| server.candidate.max_per_owner >= 0) {
                 self.fleet.note_gain(number);
             }
-            self.look_again(number, Difference::Moving);
+            self.look_again(number, Difference::Sessions);
         }
         if let Some(Claim { server, owner, type_ }) = after {
             let number = self.fleet.change_occupancy(&server, |occupancy| occupancy.add(&owner, type_));
-            self.look_again(number, Difference::Moving);
+            self.look_again(number, Difference::Sessions);
         }
         true
     }

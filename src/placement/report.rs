@@ -18,7 +18,9 @@ use super::filter;
 use super::score::Rank;
 use crate::api::session::PlacementPolicy;
 use crate::api::session::SessionType;
+use crate::requirement::Clause;
 use crate::requirement::Dialect;
+use crate::requirement::Nearest;
 use crate::requirement::Requirement;
 
 /// Most proposals of a report.
@@ -81,6 +83,13 @@ pub enum Change {
     WaitForRoom,
     /// End a session of the owner on such a server, or let an administrator raise the limit per owner.
     EndOwnSession,
+    /// Put a value that some server has into this clause of the requirement.
+    ReplaceClause {
+        /// The clause.
+        clause: String,
+        /// The clause with that value.
+        by: String,
+    },
     /// Leave this clause of the requirement out.
     DropClause(String),
     /// Leave `serverSelector` out.
@@ -95,6 +104,24 @@ pub enum Change {
     Open,
     /// The server becomes available: it does not answer, is not ready, or somebody uses it.
     Recover,
+}
+
+impl Change {
+    /// How much of a change it is, in the order of the variants.
+    fn size(&self) -> u8 {
+        match self {
+            Self::WaitForRoom => 0,
+            Self::EndOwnSession => 1,
+            Self::ReplaceClause { .. } => 2,
+            Self::DropClause(_) => 3,
+            Self::DropSelector => 4,
+            Self::DropGl => 5,
+            Self::DropAutorun => 6,
+            Self::OtherType(_) => 7,
+            Self::Open => 8,
+            Self::Recover => 9,
+        }
+    }
 }
 
 /// What would become of a session that asks `request`. Looks at every server.
@@ -143,9 +170,9 @@ fn proposals(ledger: &Ledger, request: &Request) -> Vec<Proposal> {
         servers: needed.iter().filter(|(it, _)| it.is_subset(set)).map(|(_, servers)| servers).sum(),
         requirements: requirements_after(set, &request.wants),
     });
-    let mut proposals: Vec<_> = least.chain(other_type(ledger, request)).collect();
+    let mut proposals: Vec<_> = least.chain(replacements(ledger, request)).chain(other_type(ledger, request)).collect();
     // The last change of each is its greatest.
-    proposals.sort_by_cached_key(|it| (it.changes.len(), it.changes.last().cloned(), Reverse(it.servers)));
+    proposals.sort_by_key(|it| (it.changes.len(), it.changes.last().map(Change::size), Reverse(it.servers)));
     proposals.truncate(PROPOSALS_MAX);
     proposals
 }
@@ -169,10 +196,46 @@ fn change(obstacle: Rejection, wants: &Wants) -> Change {
 fn requirements_after(changes: &BTreeSet<Change>, wants: &Wants) -> Option<String> {
     let clauses = wants.requirement.as_ref()?.clauses().iter().map(ToString::to_string);
     let (dropped, kept): (Vec<_>, Vec<_>) = clauses.partition(|it| changes.contains(&Change::DropClause(it.clone())));
-    let text = kept.iter().map(|clause| format!("({clause})")).collect::<Vec<_>>().join(" and ");
+    (!dropped.is_empty()).then(|| joined(&kept))
+}
+
+/// The clauses as one requirement.
+fn joined(clauses: &[String]) -> String {
+    let text = clauses.iter().map(|clause| format!("({clause})")).collect::<Vec<_>>().join(" and ");
     // Without needless parentheses, unless they make it too long to be read.
     let parsed = Requirement::parse(&text, Dialect::Extended).ok().flatten();
-    (!dropped.is_empty()).then(|| parsed.map_or(text, |it| it.to_string()))
+    parsed.map_or(text, |it| it.to_string())
+}
+
+/// For each clause that alone keeps some server out: the value nearest to the one asked for that lets one fit. Among those
+/// as near the one that most servers have.
+fn replacements(ledger: &Ledger, request: &Request) -> Vec<Proposal> {
+    let mut kept_out = BTreeMap::<usize, Vec<Occupied<'_>>>::new();
+    for server in ledger.visible_to(request) {
+        let obstacles: Vec<_> = filter::obstacles(server, request).into_iter().collect();
+        if let [Rejection::Requirement(index)] = *obstacles {
+            kept_out.entry(index).or_default().push(server);
+        }
+    }
+    kept_out.into_iter().filter_map(|(index, servers)| replacement(&request.wants, index, &servers)).collect()
+}
+
+fn replacement(wants: &Wants, index: usize, servers: &[Occupied<'_>]) -> Option<Proposal> {
+    let clauses = wants.requirement.as_ref()?.clauses();
+    let clause = clauses.get(index)?;
+    let found: Vec<Nearest> = servers.iter().filter_map(|server| clause.nearest(server)).collect();
+    let least = found.iter().map(|it| it.distance).min_by(f64::total_cmp)?;
+    let mut alike = BTreeMap::<String, (usize, Clause)>::new();
+    for Nearest { clause, .. } in found.into_iter().filter(|it| it.distance <= least) {
+        alike.entry(clause.to_string()).or_insert((0, clause)).0 += 1;
+    }
+    let (by, (_, best)) = alike.into_iter().rev().max_by_key(|(_, (servers, _))| *servers)?;
+    let texts = clauses.iter().enumerate().map(|(at, it)| if at == index { by.clone() } else { it.to_string() });
+    Some(Proposal {
+        requirements: Some(joined(&texts.collect::<Vec<_>>())),
+        servers: servers.iter().filter(|server| best.matches(*server)).count(),
+        changes: vec![Change::ReplaceClause { clause: clause.to_string(), by }],
+    })
 }
 
 fn other_type(ledger: &Ledger, request: &Request) -> Option<Proposal> {
@@ -224,6 +287,7 @@ impl fmt::Display for Change {
             Self::EndOwnSession => {
                 f.write_str("end a session of the same owner on it, or have its limit per owner raised")
             }
+            Self::ReplaceClause { clause, by } => write!(f, "require {by} instead of {clause}"),
             Self::DropClause(clause) => write!(f, "leave out the requirement {clause}"),
             Self::DropSelector => f.write_str("leave out serverSelector"),
             Self::DropGl => f.write_str("leave out dcvGlEnabled"),

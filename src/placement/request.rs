@@ -20,6 +20,7 @@ use crate::api::session::PlacementPolicy;
 use crate::api::session::SessionType;
 use crate::requirement::Dialect;
 use crate::requirement::ParseError;
+use crate::requirement::Property;
 use crate::requirement::Requirement;
 
 /// What a session asks of a server.
@@ -57,6 +58,11 @@ pub struct Wants {
 }
 
 impl Wants {
+    /// Whether the requirement asks for one of these.
+    pub(super) fn asks_for_any(&self, properties: &[Property]) -> bool {
+        self.requirement.iter().any(|it| properties.iter().any(|property| it.asks_for(*property)))
+    }
+
     /// The clause of this index in words.
     pub(super) fn clause(&self, index: usize) -> String {
         let clause = self.requirement.as_ref().and_then(|it| it.clauses().get(index));

@@ -49,12 +49,7 @@ pub(super) struct Literal {
 
 impl Comparison {
     pub fn matches<F: Facts + ?Sized>(&self, facts: &F) -> bool {
-        let reported = match &self.key {
-            Key::Tag(name) => facts.tag(name).map(Value::Text),
-            Key::Label(name) => facts.label(name).map(Value::Text),
-            Key::Property(property) => facts.property(*property),
-        };
-        match reported {
+        match self.key.reported_by(facts) {
             None => false,
             Some(Value::Text(text)) => self.holds_for_text(text),
             Some(Value::Number(number)) => number.is_finite() && self.holds_for_number(number),
@@ -77,6 +72,17 @@ impl Comparison {
             Operator::NotEqual => !self.literal.equals_number(number),
             Operator::Contains => number_contains(number, &self.literal.text),
             ordering => ordering.orders(Some(number), self.literal.number),
+        }
+    }
+}
+
+impl Key {
+    /// What the host reports for it.
+    pub fn reported_by<'a, F: Facts + ?Sized>(&self, facts: &'a F) -> Option<Value<'a>> {
+        match self {
+            Self::Tag(name) => facts.tag(name).map(Value::Text),
+            Self::Label(name) => facts.label(name).map(Value::Text),
+            Self::Property(property) => facts.property(*property),
         }
     }
 }

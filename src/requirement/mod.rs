@@ -12,6 +12,7 @@ mod contradiction;
 mod error;
 mod expression;
 mod hint;
+mod nearest;
 mod parse;
 mod property;
 #[cfg(test)]
@@ -21,6 +22,7 @@ use std::fmt;
 
 pub use contradiction::Contradiction;
 pub use error::ParseError;
+pub use nearest::Nearest;
 pub use property::Property;
 
 use expression::Expression;

@@ -96,12 +96,42 @@ fn a_report_proposes_the_least_change_first() {
     assert_eq!(fits.proposals, []);
 }
 
+#[test]
+fn a_value_is_proposed_that_some_server_has() {
+    let with = |name: &str, memory: i64, pool: &str| {
+        let host = json!({"memory": {"totalBytes": memory, "usedBytes": 0}});
+        server(name, json!({"status": {"host": host, "tags": {"pool": pool}}}))
+    };
+    let servers = [with("1", 8, "a"), with("2", 16, "a"), with("3", 32, "b"), with("4", 16, "a"), with("5", 16, "c")];
+    let proposed = |text: &str| {
+        let request = request(json!({"requirements": text}));
+        let report = super::explain(&ledger(&servers, &[]), &request, PlacementPolicy::Spread);
+        report.proposals.into_iter().map(|it| (it.to_string(), it.requirements.unwrap_or_default())).collect::<Vec<_>>()
+    };
+    let nearest = "To get one of 3 servers: require server:Host.Memory.TotalBytes >= 16 \
+        instead of server:Host.Memory.TotalBytes > 20";
+    let without = "To get one of 4 servers: leave out the requirement server:Host.Memory.TotalBytes > 20";
+    assert_eq!(
+        proposed("not tag:pool = 'b' and server:Host.Memory.TotalBytes > 20"),
+        [
+            (nearest.to_owned(), "not tag:pool = 'b' and server:Host.Memory.TotalBytes >= 16".to_owned()),
+            (without.to_owned(), "not tag:pool = 'b'".to_owned()),
+            (
+                "To get the one server: leave out the requirement not tag:pool = 'b'".to_owned(),
+                "server:Host.Memory.TotalBytes > 20".to_owned()
+            ),
+        ]
+    );
+    let (most, _) = &proposed("tag:pool = 'x'")[0];
+    assert_eq!(most, "To get one of 3 servers: require tag:pool = 'a' instead of tag:pool = 'x'");
+}
+
 /// The request after a change that its owner can make; `None`: it is no such change.
 fn changed(request: &Request, proposal: &Proposal) -> Option<Request> {
     let mut wants = Wants::clone(&request.wants);
     for change in &proposal.changes {
         match change {
-            Change::DropClause(_) => {}
+            Change::DropClause(_) | Change::ReplaceClause { .. } => {}
             Change::DropSelector => wants.selector = Labels::default(),
             Change::DropGl => wants.gl = false,
             Change::DropAutorun => wants.autorun = false,
@@ -127,6 +157,8 @@ proptest! {
             json!({"requirements": "tag:pool = 2 and server:VirtualSessionCount < 2 and label:pool = 'a'"}),
             json!({"requirements": "tag:pool = 1", "serverSelector": {"matchLabels": {"pool": "b"}}, "dcvGlEnabled": true}),
             json!({"requirements": "tag:pool = 2 or tag:pool = 3"}),
+            json!({"requirements": "server:Host.CpuLoadAverage.OneMinute < 0 and server:Hostname = 'x'"}),
+            json!({"requirements": "server:Host.CpuLoadAverage.OneMinute > 2"}),
             json!({"type": "CONSOLE", "autorunFile": "a", "requirements": "tag:pool = 1"}),
             json!({}),
         ] {

@@ -135,11 +135,12 @@ async fn what_stands_in_the_way_and_what_would_help_is_told_as_text_and_data() {
     let answer = Cluster::new().of_manifest(&text, TextFormat::Text).await.unwrap();
     let lines: Vec<_> = answer.data.lines().collect();
     assert!(lines[1].starts_with("0 of 3 servers fit: 2 lack tag:pool = 'cad', 1 closed"), "{lines:?}");
-    assert_eq!(lines[2], "To get one of 2 servers: leave out the requirement tag:pool = 'cad'");
+    assert_eq!(lines[2], "To get one of 2 servers: require tag:pool = 'render' instead of tag:pool = 'cad'");
+    assert_eq!(lines[3], "To get one of 2 servers: leave out the requirement tag:pool = 'cad'");
     assert!(answer.is_no);
     let answer = Cluster::new().of_manifest(&text, TextFormat::Yaml).await.unwrap();
     let data: Value = serde_saphyr::from_str(&answer.data).unwrap();
-    assert_eq!(data["items"][0]["report"]["proposals"][0]["requirements"], "", "what is left of it");
+    assert_eq!(data["items"][0]["report"]["proposals"][1]["requirements"], "", "what is left of it");
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ mod errors;
 mod evaluation;
 mod grammar;
 mod naive;
+mod nearest;
 
 use std::collections::BTreeMap;
 
