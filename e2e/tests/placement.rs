@@ -286,8 +286,9 @@ async fn what_is_proposed_helps(stand: &Stand, servers: &[DcvServer]) {
     sessions.create("closed-out", &spec).await;
     sessions.until("closed-out", "told why not", is_told_why_not).await;
     let verdict = explain(stand, &[&["closed-out"][..], &in_namespace].concat(), "").await;
-    assert_eq!(verdict["proposals"][0]["changes"][0]["change"], "open", "{verdict}");
-    assert_eq!(verdict["proposals"][0]["servers"], json!(cloud.len()), "{verdict}");
+    let opened = json!({"changes": [{"change": "open"}], "servers": cloud.len()});
+    let proposals = verdict["proposals"].as_array().expect("proposals");
+    assert!(proposals.contains(&opened), "{verdict}");
     placement(cloud[0], Value::Null).await;
     let session = sessions.until_ready("closed-out").await;
     assert_eq!(server_of(&session), cloud[0].name_any());
