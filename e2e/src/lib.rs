@@ -43,6 +43,12 @@ pub const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
 }
 
+/// How many made-up servers the test of placing has: `E2E_SERVERS`, or 200.
+#[expect(clippy::disallowed_methods, reason = "tests have no command line of their own")]
+pub fn servers() -> usize {
+    env::var("E2E_SERVERS").map_or(200, |servers| servers.parse().expect("E2E_SERVERS is a number"))
+}
+
 /// How many rounds of faults to run: `usual`, times `E2E_ROUNDS` where that is set.
 #[expect(clippy::disallowed_methods, reason = "tests have no command line of their own")]
 pub fn rounds(usual: u32) -> u32 {

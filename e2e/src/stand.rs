@@ -53,7 +53,7 @@ pub fn root() -> PathBuf {
 /// Everything of one backend.
 pub struct Stand {
     name: &'static str,
-    args: &'static [&'static str],
+    args: Vec<String>,
     settings: BTreeMap<String, String>,
     client: Client,
     /// Whether it is up.
@@ -81,17 +81,19 @@ impl Stand {
         Self::up("e2e-fake", args, &FAKE).await
     }
 
-    /// A thousand made-up servers of the fixed mix. Its test takes it down, as so many agents are never idle.
+    /// [`servers`](crate::servers) made-up servers of the fixed mix. Its test takes it down: so many agents are never idle.
     pub async fn fleet() -> Self {
-        Self::up("e2e-fleet", &["--backend", "fake", "--servers", "1000"], &FLEET).await
+        let servers = crate::servers().to_string();
+        Self::up("e2e-fleet", &["--backend", "fake", "--servers", &servers], &FLEET).await
     }
 
-    async fn up(name: &'static str, args: &'static [&'static str], lock: &'static Mutex<bool>) -> Self {
+    async fn up(name: &'static str, args: &[&str], lock: &'static Mutex<bool>) -> Self {
+        let args: Vec<_> = args.iter().map(ToString::to_string).collect();
         // Another test may have installed it.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut is_up = lock.lock().await;
         if !*is_up {
-            run_up(name, args).await;
+            run_up(name, &args).await;
             *is_up = true;
         }
         let settings = read_settings(&root().join("target/dev").join(name).join("env"));
@@ -118,7 +120,7 @@ impl Stand {
 
     /// Starts again what has ended, by `hack/up`.
     pub async fn restart(&self) {
-        run_up(self.name, self.args).await;
+        run_up(self.name, &self.args).await;
     }
 
     /// A setting of its `env` file.
@@ -234,7 +236,7 @@ impl Stand {
             }
         })
         .await;
-        if self.args.contains(&"fake") {
+        if self.args.iter().any(|arg| arg == "fake") {
             self.fake_host().clear().await;
         }
     }
@@ -335,7 +337,7 @@ fn dump(name: &str, kubeconfig: &str, folder: &Path) {
     }
 }
 
-async fn run_up(name: &str, args: &[&str]) {
+async fn run_up(name: &str, args: &[String]) {
     let status = tokio::process::Command::new(root().join("hack/up"))
         .args(["--name", name])
         .args(args)

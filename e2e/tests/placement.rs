@@ -1,4 +1,6 @@
-//! Placing on a thousand made-up servers, against the test's own idea of which of them each requirement means.
+//! Placing on a large fleet of made-up servers, against the test's own idea of which of them each requirement means.
+//!
+//! `hack/test --long` runs it with 1,000 servers and 2,000 sessions.
 
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
@@ -22,9 +24,9 @@ use kube::api::PatchParams;
 use serde_json::Value;
 use serde_json::json;
 
-const SERVERS: usize = 1000;
 const WISHES: usize = 50;
-const SESSIONS_OF_A_WISH: usize = 40;
+/// For each wish one session on so many servers.
+const SERVERS_FOR_A_SESSION: usize = 25;
 /// Writes of the test on their way at once.
 const AT_ONCE: usize = 16;
 
@@ -176,7 +178,7 @@ async fn explain(stand: &Stand, args: &[&str], manifest: &str) -> Value {
 async fn every_session_lands_where_its_requirement_says_or_is_told_why_it_cannot() {
     let stand = Stand::fleet().await;
     let servers = stand.servers().list(&ListParams::default()).await.expect("servers can be listed").items;
-    assert_eq!(servers.len(), SERVERS);
+    assert_eq!(servers.len(), e2e::servers());
     all_land_where_they_may(&stand, &servers).await;
     spread_and_pack_do_what_they_say(&stand).await;
     what_is_proposed_helps(&stand, &servers).await;
@@ -187,18 +189,19 @@ async fn all_land_where_they_may(stand: &Stand, servers: &[DcvServer]) {
     let sessions = stand.namespace("wishes").await;
     let wishes = wishes();
     assert_eq!(wishes.iter().map(Wish::text).collect::<BTreeSet<_>>().len(), WISHES);
+    let of_a_wish = servers.len() / SERVERS_FOR_A_SESSION;
     let specs = wishes.iter().enumerate().flat_map(|(number, wish)| {
-        (0..SESSIONS_OF_A_WISH).map(move |index| {
+        (0..of_a_wish).map(move |index| {
             let owner = format!("user-{}", index % 8);
             (format!("wish-{number}-{index}"), json!({"owner": owner, "requirements": wish.text()}))
         })
     });
     create_all(&sessions, specs).await;
-    let all = until_all(&sessions, "2,000 sessions to be placed or told why not", |session| {
+    let all = until_all(&sessions, "all sessions to be placed or told why not", |session| {
         is_ready(session) || is_told_why_not(session)
     })
     .await;
-    assert_eq!(all.len(), WISHES * SESSIONS_OF_A_WISH);
+    assert_eq!(all.len(), WISHES * of_a_wish);
     let mut placed = 0;
     for session in &all {
         let name = session.name_any();
@@ -212,12 +215,12 @@ async fn all_land_where_they_may(stand: &Stand, servers: &[DcvServer]) {
             assert_eq!(may.len(), 0, "{} fits {} servers: {}", wish.text(), may.len(), state_reason(session));
             let counts = told_counts(state_reason(session));
             assert_eq!(counts, wish.refutations(servers), "{}: {}", wish.text(), state_reason(session));
-            assert_eq!(counts.values().sum::<usize>(), SERVERS);
+            assert_eq!(counts.values().sum::<usize>(), servers.len());
         }
     }
     let unplaceable = all.len() - placed;
     eprintln!("{placed} sessions placed, {unplaceable} told why not");
-    assert!(placed >= 1000 && unplaceable >= 100, "a mix of both is what this test is for");
+    assert!(placed >= all.len() / 2 && unplaceable >= all.len() / 20, "a mix of both is what this test is for");
     sessions.delete_namespace().await;
     eventually("the fleet to be empty", seconds(180), async || match stand.all_sessions().await.len() {
         0 => Ok(()),
@@ -227,13 +230,13 @@ async fn all_land_where_they_may(stand: &Stand, servers: &[DcvServer]) {
 }
 
 async fn spread_and_pack_do_what_they_say(stand: &Stand) {
-    for (policy, servers) in [("Spread", 100), ("Pack", 10)] {
+    for (policy, servers) in [("Spread", 20), ("Pack", 2)] {
         let sessions = stand.namespace("policy").await;
-        // 125 servers with room for ten each.
+        // Every eighth server, with room for ten each.
         let spec = json!({"requirements": "server:Host.Os.Version = '12'", "placementPolicy": policy});
-        let specs = (0..100).map(|index| (format!("desk-{index}"), spec.clone()));
+        let specs = (0..20).map(|index| (format!("desk-{index}"), spec.clone()));
         create_all(&sessions, specs).await;
-        let all = until_all(&sessions, "100 READY sessions", is_ready).await;
+        let all = until_all(&sessions, "20 READY sessions", is_ready).await;
         let used: BTreeSet<_> = all.iter().map(server_of).collect();
         assert_eq!(used.len(), servers, "{policy}");
         sessions.delete_namespace().await;
@@ -262,7 +265,7 @@ async fn what_is_proposed_helps(stand: &Stand, servers: &[DcvServer]) {
     for verdict in [&dry, &wet] {
         let reasons = verdict["reasons"].as_array().expect("reasons");
         let count = |reason: &Value| reason["servers"].as_u64().expect("a count");
-        assert_eq!(reasons.iter().map(count).sum::<u64>(), SERVERS as u64, "{verdict}");
+        assert_eq!(reasons.iter().map(count).sum::<u64>(), servers.len() as u64, "{verdict}");
         let summary = verdict["summary"].as_str().expect("a summary");
         assert!(state_reason(&waiting).starts_with(summary), "{summary:?} and {:?}", state_reason(&waiting));
     }
@@ -273,7 +276,7 @@ async fn what_is_proposed_helps(stand: &Stand, servers: &[DcvServer]) {
 
     // An administrator's help.
     let cloud: Vec<_> = servers.iter().filter(|it| tag(it, "pool").as_deref() == Some("cloud")).collect();
-    assert_eq!(cloud.len(), SERVERS / 8);
+    assert_eq!(cloud.len(), servers.len() / 8);
     let placement = async |server: &DcvServer, placement: Value| {
         let patch = Patch::Merge(json!({"spec": {"placement": placement}}));
         stand.servers().patch(&server.name_any(), &PatchParams::default(), &patch).await.expect("it can be patched");
@@ -283,8 +286,9 @@ async fn what_is_proposed_helps(stand: &Stand, servers: &[DcvServer]) {
     sessions.create("closed-out", &spec).await;
     sessions.until("closed-out", "told why not", is_told_why_not).await;
     let verdict = explain(stand, &[&["closed-out"][..], &in_namespace].concat(), "").await;
-    assert_eq!(verdict["proposals"][0]["changes"][0]["change"], "open", "{verdict}");
-    assert_eq!(verdict["proposals"][0]["servers"], json!(cloud.len()), "{verdict}");
+    let opened = json!({"changes": [{"change": "open"}], "servers": cloud.len()});
+    let proposals = verdict["proposals"].as_array().expect("proposals");
+    assert!(proposals.contains(&opened), "{verdict}");
     placement(cloud[0], Value::Null).await;
     let session = sessions.until_ready("closed-out").await;
     assert_eq!(server_of(&session), cloud[0].name_any());

@@ -153,7 +153,7 @@ impl World {
         self.hosts.iter().map(|host| host.server.clone()).collect()
     }
 
-    fn do_(&mut self, act: Act) {
+    fn carry_out(&mut self, act: Act) {
         let now = self.now;
         match act {
             Act::Create { owner, priority, held, enqueued, retried, restarted } => {
@@ -289,13 +289,13 @@ impl World {
     /// Everything that is on its way arrives, hosts do what they are told, and time passes, until nothing happens any more.
     fn settle(&mut self) {
         while self.leaders.len() > 1 {
-            self.do_(Act::Second(false));
+            self.carry_out(Act::Second(false));
         }
         for host in 0..self.hosts.len() {
-            self.do_(Act::Shut(host, false));
+            self.carry_out(Act::Shut(host, false));
         }
         while !self.orphans.is_empty() {
-            self.do_(Act::Orphan(0, true));
+            self.carry_out(Act::Orphan(0, true));
         }
         let mut quiet = 0;
         let mut rounds = 0;
@@ -382,7 +382,7 @@ proptest! {
         let mut world = World::new();
         // In half of the runs one controller lives through it all: then it may not even bind too many.
         for act in acts.into_iter().filter(|act| !is_calm || !matches!(act, Act::Second(_) | Act::Restart(_))) {
-            world.do_(act);
+            world.carry_out(act);
             world.check();
         }
         world.settle();
