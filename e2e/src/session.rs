@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use dcv_operator::api::conditions;
 use dcv_operator::api::conditions::SessionCondition;
-use dcv_operator::api::names::SESSION_FINALIZER;
 use dcv_operator::api::session::DcvSession;
 use dcv_operator::api::session::SessionState;
 use k8s_openapi::api::core::v1::Namespace;
@@ -51,14 +50,6 @@ impl Sessions {
     /// Creates a session.
     pub async fn create(&self, name: &str, spec: &Value) -> DcvSession {
         let object = manifest(name, spec);
-        let made = self.api.create(&PostParams::default(), &object).await;
-        made.unwrap_or_else(|error| panic!("{name} was not created: {error}"))
-    }
-
-    /// Creates a session that carries our finalizer from birth, as brokers do.
-    pub async fn create_held(&self, name: &str, spec: &Value) -> DcvSession {
-        let mut object = manifest(name, spec);
-        object.metadata.finalizers = Some(vec![SESSION_FINALIZER.to_owned()]);
         let made = self.api.create(&PostParams::default(), &object).await;
         made.unwrap_or_else(|error| panic!("{name} was not created: {error}"))
     }

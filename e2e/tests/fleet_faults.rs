@@ -50,8 +50,7 @@ fn life(chance: &mut StdRng) -> Life {
 /// Goes through `life`; the session when it stays.
 async fn live(sessions: &Sessions, name: String, life: Life) -> Option<DcvSession> {
     tokio::time::sleep(life.begin).await;
-    // A plain manifest deleted while it is bound, with its agent killed as well, can still leave a desktop unclaimed.
-    let made = sessions.create_held(&name, &json!({"owner": life.owner})).await;
+    let made = sessions.create(&name, &json!({"owner": life.owner})).await;
     let Some((is_from_ready, delay)) = life.end else {
         return Some(sessions.until_ready(&name).await);
     };

@@ -68,6 +68,13 @@ pub enum Done {
         /// What the host said.
         result: Result<(), String>,
     },
+    /// The host was to note an announcement.
+    Announced {
+        /// Id on the host.
+        id: String,
+        /// Whether it has.
+        is_noted: bool,
+    },
     /// A change of permissions ended.
     Permitted {
         /// Id on the host.
@@ -83,8 +90,6 @@ pub enum Done {
         uid: String,
         /// The version it was made from.
         version: Option<String>,
-        /// The session on the host of which it was the first word.
-        announced: Option<String>,
         /// What is known now.
         outcome: Outcome<DcvSession>,
     },
@@ -143,6 +148,7 @@ impl<B: Backend> Hands<B> {
         for action in plan.host.drain(..) {
             match action {
                 HostAction::Create(order) => self.create(*order, ledger),
+                HostAction::Announce(id) => self.announce(id, ledger),
                 HostAction::Close(id) => self.close(id, ledger),
                 HostAction::SetPermissions { id, text } => self.set_permissions(id, text, ledger),
             }
@@ -151,10 +157,10 @@ impl<B: Backend> Hands<B> {
             let uid = write.session.uid().unwrap_or_default();
             if self.may_write(&uid) {
                 let (api, lease) = (self.sessions(&write.session), self.lease.clone());
-                let (version, backend) = (write.session.resource_version(), self.backend.clone());
+                let version = write.session.resource_version();
                 self.tasks.spawn(async move {
-                    let outcome = write_session(backend.as_ref(), &api, &lease, &write).await;
-                    Done::Written { uid, version, announced: write.announces, outcome }
+                    let outcome = write_session(&api, &lease, &write).await;
+                    Done::Written { uid, version, outcome }
                 });
             }
         }
@@ -165,7 +171,7 @@ impl<B: Backend> Hands<B> {
                 let version = session.resource_version();
                 self.tasks.spawn(async move {
                     let outcome = release(&api, &lease, &session).await;
-                    Done::Written { uid, version, announced: None, outcome }
+                    Done::Written { uid, version, outcome }
                 });
             }
         }
@@ -211,7 +217,7 @@ impl<B: Backend> Hands<B> {
                 self.creates.remove(id);
                 return done;
             }
-            Done::Closed { .. } | Done::Permitted { .. } => return done,
+            Done::Closed { .. } | Done::Announced { .. } | Done::Permitted { .. } => return done,
             Done::Written { uid, outcome, .. } => (uid.as_str(), matches!(outcome, Outcome::Failed)),
             Done::ServerWritten { outcome, .. } => (SERVER, matches!(outcome, Outcome::Failed)),
         };
@@ -259,6 +265,18 @@ impl<B: Backend> Hands<B> {
                 tracing::warn!(session = order.id, %error, "not created");
             }
             Done::Created { id: order.id, permissions: order.permissions, result }
+        });
+    }
+
+    fn announce(&mut self, id: String, ledger: &mut Ledger) {
+        ledger.announcing.insert(id.clone(), None);
+        let backend = self.backend.clone();
+        self.tasks.spawn(async move {
+            let result = within(HOST_TIMEOUT, backend.announce(&id)).await;
+            if let Err(error) = &result {
+                tracing::warn!(session = id, error, "the host has not noted that people know of the session");
+            }
+            Done::Announced { id, is_noted: result.is_ok() }
         });
     }
 
@@ -310,23 +328,11 @@ async fn within<E: Display>(limit: Duration, call: impl Future<Output = Result<(
     }
 }
 
-async fn write_session<B: Backend>(
-    backend: &B,
-    api: &Api<DcvSession>,
-    lease: &ServerLease,
-    write: &Write,
-) -> Outcome<DcvSession> {
+async fn write_session(api: &Api<DcvSession>, lease: &ServerLease, write: &Write) -> Outcome<DcvSession> {
     let session = &write.session;
     let Some(patch) = status_patch(session, &write.status) else {
         return Outcome::Done(Some(session.clone()));
     };
-    // Noted first: what may have been told is never taken for untold.
-    if let Some(id) = &write.announces
-        && let Err(error) = within(HOST_TIMEOUT, backend.announce(id)).await
-    {
-        tracing::warn!(session = id, error, "not announced");
-        return Outcome::Failed;
-    }
     patch_status(api, lease, session, &patch).await
 }
 

@@ -42,6 +42,7 @@ use crate::api::session::SessionState;
 pub use others::Stranger;
 pub use others::stranger;
 pub use others::unbound_markers;
+pub use others::was_torn_off;
 
 /// Everything `decide` may look at, read once at the start of the pass.
 pub struct World<'a> {
@@ -109,6 +110,8 @@ pub struct Plan {
 pub enum HostAction {
     /// Create a session.
     Create(Box<Order>),
+    /// Note that people know of a session.
+    Announce(String),
     /// Close a session, whatever is under way for it.
     Close(String),
     /// Replace the permissions of a session.
@@ -127,8 +130,6 @@ pub struct Write {
     pub session: Arc<DcvSession>,
     /// What its status becomes.
     pub status: DcvSessionStatus,
-    /// The session on the host of which this is the first word; the host has to note that before.
-    pub announces: Option<String>,
 }
 
 /// What there is on the host for an object.
@@ -339,8 +340,21 @@ impl<'a> Pass<'a> {
             fault: fault.as_deref(),
         };
         let status = report::ready(session, &running, self.world.now);
-        let announces = (!instance.announced).then(|| instance.id.clone());
-        self.write_with(session, status, announces);
+        self.write(session, status);
+        if !instance.announced && conditions::is_true(session.conditions(), SessionCondition::Created) {
+            self.announce(&instance.id);
+        }
+    }
+
+    /// Has the host note that people know of a session. What was told but not noted yet is taken for untold only while
+    /// nobody was ever connected.
+    fn announce(&mut self, id: &str) {
+        match self.world.ledger.announcing.get(id) {
+            None => self.plan.host.push(HostAction::Announce(id.to_owned())),
+            Some(None) => {}
+            Some(Some(retry)) if *retry <= self.world.now => self.plan.host.push(HostAction::Announce(id.to_owned())),
+            Some(Some(retry)) => self.look_again(*retry),
+        }
     }
 
     /// Sees to the permissions. Returns the generation of the spec that is in force, and what stands against it.
@@ -451,12 +465,8 @@ impl<'a> Pass<'a> {
     }
 
     fn write(&mut self, session: &Arc<DcvSession>, status: DcvSessionStatus) {
-        self.write_with(session, status, None);
-    }
-
-    fn write_with(&mut self, session: &Arc<DcvSession>, status: DcvSessionStatus, announces: Option<String>) {
         if session.status.as_ref() != Some(&status) {
-            self.plan.writes.push(Write { session: session.clone(), status, announces });
+            self.plan.writes.push(Write { session: session.clone(), status });
         }
     }
 

@@ -24,8 +24,10 @@ pub struct Ledger {
     pub permissions: BTreeMap<String, Permissions>,
     /// What the host said to a create, until it is in the object; by uid of the object.
     pub refusals: BTreeMap<String, Refusal>,
-    /// Sessions whose object was gone when it was to be told READY for the first time: nobody has heard of them.
-    pub unheard: BTreeSet<String>,
+    /// Announcements of sessions that the host is to note: under way, or to be tried again then.
+    pub announcing: BTreeMap<String, Option<Timestamp>>,
+    /// Sessions whose objects were seen to vanish with our finalizer on them and without a deletion being marked.
+    pub torn_off: BTreeSet<String>,
 }
 
 /// A session that is being created.
@@ -78,6 +80,8 @@ pub struct Refusal {
 
 /// Longest wait between two closes of one session.
 const MAX_CLOSE_BACKOFF_SECONDS: i64 = 30;
+/// Wait before an announcement that the host did not note is tried again.
+const ANNOUNCEMENT_RETRY: SignedDuration = SignedDuration::from_secs(5);
 /// Wait before permissions that the host refused are tried again.
 const PERMISSIONS_RETRY: SignedDuration = SignedDuration::from_secs(30);
 
@@ -143,6 +147,15 @@ impl Ledger {
         }
     }
 
+    /// The host has noted an announcement, or not.
+    pub fn announcement_ended(&mut self, id: &str, is_noted: bool, now: Timestamp) {
+        if is_noted {
+            self.announcing.remove(id);
+        } else {
+            self.announcing.insert(id.to_owned(), Some(now + ANNOUNCEMENT_RETRY));
+        }
+    }
+
     /// A change of permissions ended.
     pub fn permissions_ended(&mut self, id: &str, text: Option<String>, result: Result<(), String>, now: Timestamp) {
         self.permitting.remove(id);
@@ -154,7 +167,8 @@ impl Ledger {
     pub fn retain(&mut self, is_untold: impl Fn(&str, i32) -> bool, is_on_host: impl Fn(&str) -> bool) {
         self.refusals.retain(|uid, refusal| is_untold(uid, refusal.attempt));
         self.permissions.retain(|id, _| is_on_host(id));
-        self.unheard.retain(|id| is_on_host(id));
+        self.announcing.retain(|id, _| is_on_host(id));
+        self.torn_off.retain(|id| is_on_host(id));
     }
 }
 

@@ -38,6 +38,7 @@ use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 use kube::runtime::watcher;
 use tokio::sync::Notify;
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -47,6 +48,7 @@ use crate::api::conditions;
 use crate::api::conditions::SessionCondition;
 use crate::api::names;
 use crate::cluster;
+use crate::cluster::Change;
 use crate::cluster::lease::ServerLease;
 use act::Done;
 use act::Hands;
@@ -169,19 +171,21 @@ pub async fn run<B: Backend>(
     }
 }
 
-/// Watches one kind for as long as `tasks` lives, and wakes the agent at each change.
+/// Watches one kind for as long as `tasks` lives. `hear` hears of each change before the agent is woken.
 fn follow<K>(
     api: Api<kube::core::DeserializeGuard<K>>,
     fields: &str,
     changed: &Arc<Notify>,
     tasks: &mut JoinSet<()>,
+    hear: impl Fn(&Change<K>) + Send + 'static,
 ) -> Store<K>
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
     let (store, events) = cluster::watch::<K>(api, watcher::Config::default().fields(fields));
     let changed = changed.clone();
-    tasks.spawn(events.for_each(move |_| {
+    tasks.spawn(events.for_each(move |change| {
+        hear(&change);
         changed.notify_one();
         std::future::ready(())
     }));
@@ -196,6 +200,8 @@ struct Agent<B> {
     lease: ServerLease,
     view: Arc<Watched>,
     sessions: Store<DcvSession>,
+    /// Uids of objects that were torn off their desktops.
+    torn_off: mpsc::UnboundedReceiver<String>,
     servers: Store<DcvServer>,
     keys: Store<ConfigMap>,
     /// Version of the published keys that the view has.
@@ -235,12 +241,20 @@ impl<B: Backend> Agent<B> {
             Me { server_name: server_name.clone(), cluster_uid: fetch_cluster_uid(&client).await, ..Me::default() };
         // A change of a bound session, also its leaving us.
         let bound = format!("status.serverName={server_name}");
-        let sessions = follow(Api::all(client.clone()), &bound, changed, tasks);
+        let (torn, torn_off) = mpsc::unbounded_channel();
+        let sessions = follow(Api::all(client.clone()), &bound, changed, tasks, move |change| {
+            if let Change::Deleted(session) = change
+                && decide::was_torn_off(session)
+            {
+                // Nobody hears it only when the agent is ending.
+                let _ = torn.send(session.uid().unwrap_or_default());
+            }
+        });
         // A change of what administrators want of this server, or its deletion.
-        let servers = follow(Api::all(client.clone()), &format!("metadata.name={server_name}"), changed, tasks);
+        let servers = follow(Api::all(client.clone()), &format!("metadata.name={server_name}"), changed, tasks, |_| {});
         // New keys.
         let keys_fields = format!("metadata.name={}", names::PUBLIC_KEYS);
-        let keys = follow(Api::namespaced(client.clone(), &settings.namespace), &keys_fields, changed, tasks);
+        let keys = follow(Api::namespaced(client.clone(), &settings.namespace), &keys_fields, changed, tasks, |_| {});
         // Before any of the host is touched, the API server has said what belongs to us. The watches outlive this agent.
         let _ = sessions.wait_until_ready().await;
         let _ = servers.wait_until_ready().await;
@@ -253,6 +267,7 @@ impl<B: Backend> Agent<B> {
             lease,
             view,
             sessions,
+            torn_off,
             servers,
             keys,
             keys_version: None,
@@ -300,6 +315,9 @@ impl<B: Backend> Agent<B> {
         let is_untold = |uid: &str, attempt| {
             sessions.iter().any(|session| session.uid().as_deref() == Some(uid) && session.attempt() == attempt)
         };
+        while let Ok(uid) = self.torn_off.try_recv() {
+            self.ledger.torn_off.insert(uid);
+        }
         self.ledger.retain(is_untold, |id| host.iter().any(|instance| instance.id == id));
         let is_in_use = self.facts.has_user_at_console(room::Room::counts(&host).1);
         let in_use = is_in_use.then_some("somebody is logged in at the host's own screen");
@@ -340,10 +358,8 @@ impl<B: Backend> Agent<B> {
             Done::Created { id, permissions, result } => self.ledger.create_ended(&id, permissions, result, now),
             Done::Closed { id, result } => self.ledger.close_ended(&id, result, now),
             Done::Permitted { id, text, result } => self.ledger.permissions_ended(&id, text, result, now),
-            Done::Written { uid, version, announced, outcome: Outcome::Done(object) | Outcome::Changed(object) } => {
-                if object.is_none() {
-                    self.ledger.unheard.extend(announced);
-                }
+            Done::Announced { id, is_noted } => self.ledger.announcement_ended(&id, is_noted, now),
+            Done::Written { uid, version, outcome: Outcome::Done(object) | Outcome::Changed(object) } => {
                 self.session_answers.put(&uid, version, object);
             }
             Done::ServerWritten { version, outcome: Outcome::Done(object) } => {

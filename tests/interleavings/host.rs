@@ -136,9 +136,6 @@ impl Host {
             self.begin(action, now);
         }
         for write in plan.writes {
-            for session in self.sessions.iter_mut().filter(|session| Some(&session.id) == write.announces.as_ref()) {
-                session.announced = true;
-            }
             if let Ok(session) = api.write_status(&write.session, &write.status) {
                 self.know(session);
                 any = true;
@@ -164,6 +161,12 @@ impl Host {
                 };
                 self.ledger.creating.insert(order.id.clone(), creating);
                 self.orders.insert(order.id.clone(), *order);
+            }
+            HostAction::Announce(id) => {
+                self.sessions
+                    .iter_mut()
+                    .filter(|session| session.id == id)
+                    .for_each(|session| session.announced = true);
             }
             HostAction::Close(id) => {
                 if self.orders.remove(&id).is_some() {

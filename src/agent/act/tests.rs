@@ -121,7 +121,7 @@ fn session() -> Arc<DcvSession> {
 fn refused() -> Write {
     let session = session();
     let status = report::not_created(&session, &CreateError::Refused("no".into()), mock::clock());
-    Write { session, status, announces: None }
+    Write { session, status }
 }
 
 fn writes(write: Write) -> Plan {
@@ -154,17 +154,15 @@ async fn a_status_is_one_merge_patch_with_version_server_and_attempt() {
 }
 
 #[tokio::test]
-async fn the_first_word_is_noted_on_the_host_before_it_is_written() {
-    let (mut hands, calls) = hands(true, |_, _, _| (404, mock::failure(404))).await;
-    let write = Write { announces: Some("u".into()), ..refused() };
-    hands.begin(&mut writes(write), &mut Ledger::default());
+async fn an_announcement_is_under_way_until_the_host_has_noted_it() {
+    let (mut hands, _) = hands(true, |_, _, _| (200, Value::Null)).await;
+    let mut ledger = Ledger::default();
+    let mut plan = Plan { host: vec![HostAction::Announce("u".into())], ..Plan::default() };
+    hands.begin(&mut plan, &mut ledger);
+    assert_eq!(ledger.announcing, BTreeMap::from([("u".to_owned(), None)]));
     let done = next(&mut hands).await;
-    assert!(
-        matches!(&done, Done::Written { announced: Some(id), outcome: Outcome::Done(None), .. } if id == "u"),
-        "{done:?}"
-    );
+    assert!(matches!(&done, Done::Announced { id, is_noted: true } if id == "u"), "{done:?}");
     assert_eq!(*hands.backend.asked.lock().unwrap(), ["announce u"]);
-    assert_eq!(calls.take().len(), 1);
 }
 
 #[test]
@@ -182,7 +180,7 @@ async fn nothing_changed_is_no_call() {
     let (mut hands, calls) = hands(true, |_, _, _| (500, mock::failure(500))).await;
     let session = session();
     let status = session.status.clone().unwrap();
-    hands.begin(&mut writes(Write { session, status, announces: None }), &mut Ledger::default());
+    hands.begin(&mut writes(Write { session, status }), &mut Ledger::default());
     next(&mut hands).await;
     assert_eq!(calls.take(), []);
 }

@@ -84,7 +84,7 @@ pub struct HostSession {
     pub marker: Option<Marker>,
     /// How far it is.
     pub phase: Phase,
-    /// Whether anybody may know of it: [`Backend::announce`] was called, or somebody else than an agent started it.
+    /// Whether people are known to know of it: [`Backend::announce`] was called, or somebody else than an agent started it.
     pub announced: bool,
     /// Clients connected now.
     pub num_of_connections: i32,
@@ -183,8 +183,8 @@ pub trait Backend: Send + Sync + 'static {
     /// an error nothing of it is left. A session of this id that runs already is success.
     fn create(&self, order: &Order) -> impl Future<Output = Result<(), CreateError>> + Send;
 
-    /// Notes on the host that the session is about to be told READY: from then on somebody may use it. Lasts as long as
-    /// the session does, agents that come and go included.
+    /// Notes on the host that the session was told READY: people know of it. Lasts as long as the session does, agents that
+    /// come and go included.
     fn announce(&self, id: &str) -> impl Future<Output = Result<(), BackendError>> + Send;
 
     /// Closes a session and returns once nothing of it is left. A session that is not there is success.

@@ -1,6 +1,6 @@
 //! What becomes of sessions on the host that no bound object stands for.
 //!
-//! Nothing that anybody may use is ended here, unless an administrator or its own object says so.
+//! Nothing that anybody may use is ended here, unless an administrator, its own object or the deletion of that says so.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ pub enum Stranger {
 
 impl Pass<'_> {
     /// A session on the host that no object here stands for is listed and left alone, unless an administrator ends it,
-    /// its object says that it is wanted no more, or nobody can have heard of it.
+    /// its object says that it is wanted no more, or was deleted before our finalizer could stand in for it.
     pub(super) fn decide_other(&mut self, instance: &HostSession) {
         if self.claimed.contains(instance.id.as_str()) {
             return;
@@ -42,7 +42,7 @@ impl Pass<'_> {
             Some(Some(Stranger::Elsewhere)) => return self.close(&instance.id),
             // Nothing runs any more; closing only clears the host's memory of it.
             Some(Some(Stranger::Gone)) if has_ended => return self.close(&instance.id),
-            Some(Some(Stranger::Gone)) if self.is_unheard_of(instance) => return self.close(&instance.id),
+            Some(Some(Stranger::Gone)) if self.is_of_a_late_finalizer(instance) => return self.close(&instance.id),
             // Not known yet, or known to be on its way: touch nothing, tell nothing.
             Some(None | Some(Stranger::Ours)) => return,
             _ if has_ended => return,
@@ -63,12 +63,16 @@ impl Pass<'_> {
         });
     }
 
-    /// Whether it was made for an object of this cluster that was never told READY. A delete that the API server began
-    /// before the finalizer was there takes the object away although it was bound meanwhile.
-    fn is_unheard_of(&self, instance: &HostSession) -> bool {
-        let is_unheard = !instance.announced || self.world.ledger.unheard.contains(&instance.id);
-        let marker = instance.marker.as_ref();
-        is_unheard && marker.is_some_and(|marker| marker.cluster_uid == self.world.me.cluster_uid)
+    /// Whether its object, which is gone, was deleted by somebody although our finalizer was on it: a delete that the API
+    /// server began before the finalizer was there takes the object away, bound or not. That was so if the object was seen
+    /// to vanish like that. And nothing is lost where nobody can have heard of the session: its object was of this cluster
+    /// and not known to be READY, and nobody was ever connected.
+    fn is_of_a_late_finalizer(&self, instance: &HostSession) -> bool {
+        let Some(marker) = &instance.marker else { return false };
+        let never_used = instance.num_of_connections == 0 && instance.last_disconnection_time.is_none();
+        let is_unheard_of = !instance.announced && never_used;
+        let was_torn_off = self.world.ledger.torn_off.contains(&marker.uid);
+        (is_unheard_of || was_torn_off) && marker.cluster_uid == self.world.me.cluster_uid
     }
 
     /// What became of the object of a session that no bound object stands for; `None`: not known.
@@ -97,4 +101,9 @@ pub fn stranger(object: Option<&DcvSession>, uid: &str, server_name: &str) -> St
             None => Stranger::Waiting,
         },
     }
+}
+
+/// Whether an object that vanished was taken away by a delete that had begun before our finalizer was on it.
+pub fn was_torn_off(vanished: &DcvSession) -> bool {
+    vanished.has_finalizer() && vanished.metadata.deletion_timestamp.is_none()
 }

@@ -175,6 +175,7 @@ impl Setting {
 fn told(plan: &Plan) -> Vec<String> {
     let host = plan.host.iter().map(|action| match action {
         HostAction::Create(order) => format!("create {}", order.id),
+        HostAction::Announce(id) => format!("announce {id}"),
         HostAction::Close(id) => format!("close {id}"),
         HostAction::SetPermissions { id, text } => format!("permit {id} {text:?}"),
     });
@@ -245,7 +246,7 @@ fn a_session_that_accepts_clients_is_ready_in_one_whole_status() {
     let say = |type_, reason| conditions::condition(type_, Some(true), reason, "", at(0), Some(1));
     expected.conditions.push(say(SessionCondition::Ready, Reason::AcceptingClients));
     expected.conditions.push(say(SessionCondition::Created, Reason::Created));
-    let write = Write { session: bound, status: expected, announces: None };
+    let write = Write { session: bound, status: expected };
     assert_eq!(setting.decide(), Plan { writes: vec![write], counts: (1, 0), ..Plan::default() });
 }
 
@@ -662,7 +663,7 @@ fn an_instance_whose_object_went_elsewhere_is_closed() {
 
 /// An object can be gone although it was bound: a delete that was begun before the finalizer was there.
 #[test]
-fn a_desktop_that_nobody_can_have_heard_of_goes_with_its_object() {
+fn a_desktop_goes_with_an_object_that_its_finalizer_came_too_late_for() {
     let unannounced = || HostSession { announced: false, ..on_host("a") };
     let alone = |instance, stranger| Setting {
         host: vec![instance],
@@ -672,27 +673,47 @@ fn a_desktop_that_nobody_can_have_heard_of_goes_with_its_object() {
     assert_eq!(told(&alone(unannounced(), Stranger::Gone).decide()), ["close a"]);
     let preparing = HostSession { phase: Phase::Preparing, ..unannounced() };
     assert_eq!(told(&alone(preparing, Stranger::Gone).decide()), ["close a"]);
-    let mut too_late = alone(on_host("a"), Stranger::Gone);
-    too_late.ledger.unheard.insert("a".into());
-    assert_eq!(told(&too_late.decide()), ["close a"], "the object was gone when it was to be told");
+    let mut seen = alone(on_host("a"), Stranger::Gone);
+    seen.ledger.torn_off.insert("a".into());
+    assert_eq!(told(&seen.decide()), ["close a"], "it was seen to vanish so");
 
     for stranger in [Stranger::Waiting, Stranger::Ours] {
         assert_eq!(told(&alone(unannounced(), stranger).decide()), [""; 0], "{stranger:?}");
     }
     let mut elsewhere = alone(unannounced(), Stranger::Gone);
     elsewhere.host[0].marker.as_mut().unwrap().cluster_uid = "another".into();
-    assert_eq!(told(&elsewhere.decide()), [""; 0], "nothing is known of another cluster's objects");
-    assert_eq!(others(&elsewhere.decide()), [("a".to_owned(), SessionOrigin::Unclaimed)]);
+    let used = HostSession { num_of_connections: 1, ..unannounced() };
+    let was_used = HostSession { last_disconnection_time: Some(at(-1)), ..unannounced() };
+    for kept in [elsewhere, alone(used, Stranger::Gone), alone(was_used, Stranger::Gone)] {
+        let plan = kept.decide();
+        assert_eq!((told(&plan), others(&plan)), (vec![], vec![("a".to_owned(), SessionOrigin::Unclaimed)]));
+    }
 }
 
 #[test]
-fn the_first_word_of_a_desktop_is_noted_on_the_host_and_later_ones_are_not() {
-    let announces = |announced, object| {
-        let plan = Setting::new(vec![object], vec![HostSession { announced, ..on_host("a") }]).decide();
-        plan.writes.into_iter().map(|write| write.announces).collect::<Vec<_>>()
+fn only_an_object_with_our_finalizer_that_nobody_marked_for_deletion_was_torn_off() {
+    assert!(was_torn_off(&session("a", &json!({}))));
+    assert!(!was_torn_off(&session("a", &json!({"metadata": {"finalizers": []}}))));
+    assert!(!was_torn_off(&session("a", &deleted())));
+}
+
+#[test]
+fn once_people_know_of_a_desktop_the_host_notes_that() {
+    let decide = |announced, object, ledger| {
+        let setting = Setting::new(vec![object], vec![HostSession { announced, ..on_host("a") }]);
+        told(
+            &Setting { ledger: Ledger { permissions: setting.ledger.permissions.clone(), ..ledger }, ..setting }
+                .decide(),
+        )
     };
-    assert_eq!(announces(false, session("a", &json!({}))), [Some("a".to_owned())]);
-    assert_eq!(announces(true, session("a", &json!({}))), [None]);
+    let announcing = |state| Ledger { announcing: [("a".to_owned(), state)].into(), ..Ledger::default() };
+    assert_eq!(decide(false, session("a", &json!({})), Ledger::default()).len(), 1, "it is only written");
+    let known = || ready("a", &json!({}));
+    assert_eq!(decide(false, known(), Ledger::default()), ["announce a"]);
+    assert_eq!(decide(true, known(), Ledger::default()), [""; 0]);
+    assert_eq!(decide(false, known(), announcing(None)), [""; 0], "it is under way");
+    assert_eq!(decide(false, known(), announcing(Some(at(1)))), [""; 0], "not before its time");
+    assert_eq!(decide(false, known(), announcing(Some(at(0)))), ["announce a"]);
 }
 
 #[test]

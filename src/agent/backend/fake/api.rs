@@ -8,7 +8,7 @@
 //! | `GET /v1/servers/{server}/sessions` | what it runs: list of [`Session`] |
 //! | `PUT /v1/servers/{server}/sessions/{id}` | creates, body an order; 200, [`REFUSED`] or [`FAILED`] with the reason |
 //! | `DELETE /v1/servers/{server}/sessions/{id}` | closes |
-//! | `PUT /v1/servers/{server}/sessions/{id}/announced` | notes that people may know of it |
+//! | `PUT /v1/servers/{server}/sessions/{id}/announced` | notes that people know of it |
 //! | `PUT /v1/servers/{server}/sessions/{id}/permissions` | [`Permissions`] |
 //! | `POST /v1/servers/{server}/sessions/{id}/screenshot` | body a screenshot request; the image |
 //! | `GET /v1/servers/{server}/changes?after=N` | waits up to a minute until the version is not N: [`Version`] |
@@ -80,7 +80,7 @@ pub struct Session {
     pub marker: Option<Marker>,
     /// How far it is.
     pub phase: State,
-    /// Whether people may know of it.
+    /// Whether people are known to know of it.
     pub announced: bool,
     /// Why it ended.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -83,7 +83,7 @@ pub(super) struct State {
     pub launch: Launch,
     /// Secret that opens the display, in hexadecimal. Never read back from the owner's folder.
     pub cookie: String,
-    /// Whether anybody may know of it. Files of a version that did not note this say yes.
+    /// Whether people are known to know of it. Files of a version that did not note this say yes.
     #[serde(default = "yes")]
     pub announced: bool,
     /// Clients connected at the last change.
