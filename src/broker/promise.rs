@@ -22,8 +22,6 @@ use kube::ResourceExt;
 
 use crate::api::DcvServer;
 use crate::api::DcvSession;
-use crate::api::conditions;
-use crate::api::conditions::ServerCondition;
 use crate::api::names;
 use crate::api::session::PlacementPolicy;
 use crate::api::session::SessionType;
@@ -173,9 +171,7 @@ impl Promises {
     pub fn see_servers<'a>(&self, servers: impl Iterator<Item = &'a DcvServer>, exists: impl Fn(&str) -> bool) {
         let ledger = &mut locked(&self.0).ledger;
         servers.for_each(|server| {
-            let connected = conditions::find(server.conditions(), ServerCondition::AgentConnected);
-            let is_reachable = connected.is_none_or(|condition| condition.status != "False");
-            ledger.set_server(Candidate::of(server, is_reachable, false, NewServers::Open));
+            ledger.set_server(Candidate::of(server, !server.is_silent(), false, NewServers::Open));
         });
         ledger.retain_servers(exists);
     }

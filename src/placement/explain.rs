@@ -58,12 +58,6 @@ impl Explanation {
     pub fn servers(&self) -> usize {
         self.fitting + self.rejections.values().sum::<usize>()
     }
-
-    /// The reasons without their counts, in the order of the checks: what is worth telling again when it changes.
-    pub fn class(&self) -> String {
-        let reasons = self.rejections.keys().map(|rejection| rejection.words(1, &self.wants));
-        reasons.chain(self.dead_end.clone()).collect::<Vec<_>>().join(", ")
-    }
 }
 
 impl Wants {

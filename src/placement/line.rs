@@ -156,13 +156,6 @@ impl<G: Clone + Eq + Hash> Line<G> {
         self.waiters.get(uid)
     }
 
-    /// Whether this one could be next: it waits, and neither it nor its group sleeps.
-    pub fn is_awake(&self, uid: &str) -> bool {
-        let Some(waiter) = self.waiters.get(uid) else { return false };
-        let Some(group) = self.groups.get(&waiter.group) else { return false };
-        !group.is_asleep && group.crowds.get(&waiter.share).is_some_and(|crowd| !crowd.is_asleep)
-    }
-
     /// Enters somebody, or changes who it is. Wakes nobody.
     pub fn insert(&mut self, uid: &str, waiter: Waiter<G>) {
         if self.waiters.get(uid) == Some(&waiter) {

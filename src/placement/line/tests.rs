@@ -382,3 +382,12 @@ proptest! {
         }
     }
 }
+
+impl<G: Clone + Eq + Hash> Line<G> {
+    /// Whether this one could be next: it waits, and neither it nor its group sleeps.
+    fn is_awake(&self, uid: &str) -> bool {
+        let Some(waiter) = self.waiters.get(uid) else { return false };
+        let Some(group) = self.groups.get(&waiter.group) else { return false };
+        !group.is_asleep && group.crowds.get(&waiter.share).is_some_and(|crowd| !crowd.is_asleep)
+    }
+}
