@@ -198,19 +198,37 @@ async fn sessions_are_found_by_id_owner_and_tag_and_listed_in_pages() {
 }
 
 #[tokio::test]
-async fn a_session_with_requirements_is_refused_with_a_reason_and_never_placed() {
+async fn a_session_with_requirements_is_placed_by_them_or_refused_in_the_same_words_everywhere() {
     let stand = Stand::fake().await;
     let (sessions, rest) = tenant(&stand, "requirements").await;
-    let mut item = desktop("picky", "ann");
-    item["Requirements"] = json!("tag:pool = 'render'");
-    let answer = rest.post("/createSessions", &json!([item])).await;
-    assert_eq!((answer.status, answer.successful().len()), (200, 0), "{answer:?}");
-    let reason = answer.unsuccessful()[0]["FailureReason"].as_str().expect("a reason");
-    assert!(reason.to_lowercase().contains("requirement"), "{reason}");
+    let picky = |requirements: &str| {
+        let mut item = desktop("picky", "ann");
+        item["Requirements"] = json!(requirements);
+        item
+    };
+    // Every eighth of the made-up servers.
+    let id = rest.create(picky("server:Host.Os.Version = '12'")).await;
+    rest.until_state(&id, "READY").await;
+    let placed = stand.all_sessions().await.into_iter().find(|session| session.id() == id).expect("it is there");
+    let server = stand.servers().get(placed.server_name().expect("it has one")).await.expect("it is there");
+    let os = server.status.and_then(|status| status.host?.os).expect("it has reported its facts");
+    assert_eq!((os.name.as_str(), os.version.as_str()), ("Debian GNU/Linux", "12"));
+    rest.delete(&id, "ann").await;
 
-    sessions.create("picky", &json!({"requirements": "tag:pool = 'render'"})).await;
+    let refusal = async |requirements: &str| {
+        let answer = rest.post("/createSessions", &json!([picky(requirements)])).await;
+        assert_eq!((answer.status, answer.successful().len()), (200, 0), "{answer:?}");
+        answer.unsuccessful()[0]["FailureReason"].as_str().expect("a reason").to_owned()
+    };
+    let nowhere = refusal("server:Host.Os.Name = 'Plan 9'").await;
+    assert!(nowhere.starts_with("No DCV server found"), "{nowhere}");
+
+    let unquoted = "tag:pool = render";
+    let reason = refusal(unquoted).await;
+    assert!(reason.contains("at character 12") && reason.contains("'render'"), "{reason}");
+    sessions.create("picky", &json!({"requirements": unquoted})).await;
     let session = sessions.until_finished("picky").await;
-    assert!(state_reason(&session).to_lowercase().contains("requirement"), "{:?}", session.status);
+    assert_eq!(state_reason(&session), reason);
     assert_eq!(condition(&session, "Finished"), "True/Failed");
     assert_eq!(condition(&session, "Stalled"), "True/InvalidRequirements");
     assert_eq!(session.server_name(), None);
