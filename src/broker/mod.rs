@@ -10,6 +10,8 @@ mod body;
 mod cache;
 mod dcv;
 mod gateway;
+#[cfg(test)]
+mod isolation;
 mod kube_store;
 #[cfg(test)]
 mod memory;
@@ -112,7 +114,7 @@ pub struct Rules {
     pub connect_session_token_duration_minutes: u32,
     /// Seconds a deleted session is still listed. 0: its object is deleted with it.
     pub delete_session_duration_seconds: u32,
-    /// How many sessions may wait in the queue.
+    /// How many sessions of one namespace may wait in its queue.
     pub create_sessions_queue_max_size: usize,
     /// Seconds a session may wait there.
     pub create_sessions_queue_max_time_seconds: u32,

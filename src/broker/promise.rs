@@ -4,12 +4,13 @@
 //! checks, over the broker's own view. Invariant: a promise ends when its session is seen on a server or over, when its
 //! request fails, or after a short time.
 //!
-//! The queue is one for all clients. In it are the sessions made by any broker that may wait and have no server, those of
-//! calls in flight included, but not those that a server is promised to. What other replicas have in flight is seen once it
-//! is made, so several replicas can go over the limit by that much.
+//! Each tenant has a queue of its own, so that none learns of another or is held up by it. In it are the sessions of the
+//! namespace made by any broker that may wait and have no server, those of calls in flight included, but not those that a
+//! server is promised to. What other replicas have in flight is seen once it is made, so several replicas can go over the
+//! limit by that much.
 
 use std::collections::BTreeMap;
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::Mutex;
@@ -49,11 +50,48 @@ struct Book {
     ledger: Ledger,
     /// Kept promises by uid, oldest first.
     kept: VecDeque<(Instant, String)>,
-    /// Sessions that wait as far as they are seen, by uid.
-    waiting: HashSet<String>,
-    /// Places in the queue of calls in flight.
-    seats: usize,
+    queues: Queues,
     last: u64,
+}
+
+/// Who waits, as far as it is known.
+#[derive(Default)]
+struct Queues {
+    /// Namespaces of sessions that were seen to wait, by uid.
+    waiting: HashMap<String, String>,
+    /// How many wait, by namespace: those that were seen, and those of calls in flight.
+    lengths: HashMap<String, usize>,
+}
+
+impl Queues {
+    fn lengthen(&mut self, namespace: &str) {
+        *self.lengths.entry(namespace.to_owned()).or_default() += 1;
+    }
+
+    fn shorten(&mut self, namespace: &str) {
+        if let Some(length) = self.lengths.get_mut(namespace) {
+            *length -= 1;
+            if *length == 0 {
+                self.lengths.remove(namespace);
+            }
+        }
+    }
+
+    /// Takes note of where the session of this uid waits; `None`: it does not.
+    fn see(&mut self, uid: &str, namespace: Option<String>) {
+        if let Some(before) = self.waiting.remove(uid) {
+            self.shorten(&before);
+        }
+        if let Some(namespace) = namespace {
+            self.lengthen(&namespace);
+            self.waiting.insert(uid.to_owned(), namespace);
+        }
+    }
+
+    fn retain(&mut self, exists: impl Fn(&str) -> bool) {
+        let gone: Vec<_> = self.waiting.keys().filter(|uid| !exists(uid)).cloned().collect();
+        gone.iter().for_each(|uid| self.see(uid, None));
+    }
 }
 
 impl Book {
@@ -67,10 +105,11 @@ impl Book {
         }
     }
 
-    /// How many are in the queue.
-    fn queued(&self) -> usize {
-        let promised = self.kept.iter().filter(|(_, uid)| self.waiting.contains(uid)).count();
-        self.waiting.len() - promised + self.seats
+    /// How many are in the queue of a namespace.
+    fn queued(&self, namespace: &str) -> usize {
+        let waits_here = |uid: &str| self.queues.waiting.get(uid).is_some_and(|here| here == namespace);
+        let promised = self.kept.iter().filter(|(_, uid)| waits_here(uid)).count();
+        self.queues.lengths.get(namespace).copied().unwrap_or(0) - promised
     }
 
     fn see_session(&mut self, uid: &str, session: Option<&DcvSession>) {
@@ -78,11 +117,8 @@ impl Book {
             Some(session) => self.ledger.see(session),
             None => self.ledger.forget(uid),
         };
-        if session.is_some_and(is_waiting) {
-            self.waiting.insert(uid.to_owned());
-        } else {
-            self.waiting.remove(uid);
-        }
+        let waiting = session.filter(|session| is_waiting(session));
+        self.queues.see(uid, waiting.map(|session| session.namespace().unwrap_or_default()));
     }
 }
 
@@ -112,12 +148,17 @@ pub enum Shortage {
 /// A promise while its session is being made; dropping it takes it back.
 pub struct Reservation {
     book: Arc<Mutex<Book>>,
-    /// `None`: in the queue.
-    place: Option<Place>,
+    place: Place,
+}
+
+enum Place {
+    /// In the queue of a namespace.
+    Queue(String),
+    Server(Seat),
 }
 
 /// A place on a server.
-struct Place {
+struct Seat {
     /// Stands for the uid that is not known yet.
     key: String,
     server: String,
@@ -129,7 +170,7 @@ impl Reservation {
     /// Holds a place on a server for the session of this uid until it is seen there. In the queue the session itself
     /// stands from now on.
     pub fn keep_for(self, uid: &str, now: Instant) {
-        let Some(place) = &self.place else { return };
+        let Place::Server(place) = &self.place else { return };
         let mut book = locked(&self.book);
         // Seen already: then it is counted where it is.
         if !book.ledger.has_place(uid) {
@@ -143,10 +184,10 @@ impl Drop for Reservation {
     fn drop(&mut self) {
         let mut book = locked(&self.book);
         match &self.place {
-            Some(place) => {
+            Place::Server(place) => {
                 book.ledger.give_back(&place.key, FIRST_ATTEMPT);
             }
-            None => book.seats -= 1,
+            Place::Queue(namespace) => book.queues.shorten(namespace),
         }
     }
 }
@@ -163,7 +204,7 @@ impl Promises {
         for session in sessions {
             book.see_session(&session.uid().unwrap_or_default(), Some(session));
         }
-        book.waiting.retain(|uid| exists(uid));
+        book.queues.retain(&exists);
         book.ledger.retain_sessions(exists);
     }
 
@@ -176,8 +217,8 @@ impl Promises {
         ledger.retain_servers(exists);
     }
 
-    /// Reserves a place for `session` of `namespace`: on a server if one fits now, else in the queue if it may wait and
-    /// fewer than `queue_size` do.
+    /// Reserves a place for `session` of `namespace`: on a server if one fits now, else in the namespace's queue if it may
+    /// wait and fewer than `queue_size` do.
     ///
     /// # Errors
     /// What there is too little of.
@@ -204,13 +245,13 @@ impl Promises {
                 let key = format!("reservation {}", book.last);
                 let (owner, type_) = (session.spec.owner.clone(), session.spec.type_);
                 book.ledger.reserve(&key, FIRST_ATTEMPT, &server, &owner, type_);
-                Some(Place { key, server, owner, type_ })
+                Place::Server(Seat { key, server, owner, type_ })
             }
             None if !session.spec.enqueue_request => return Err(Shortage::NoServer),
-            None if book.queued() >= queue_size => return Err(Shortage::QueueFull),
+            None if book.queued(namespace) >= queue_size => return Err(Shortage::QueueFull),
             None => {
-                book.seats += 1;
-                None
+                book.queues.lengthen(namespace);
+                Place::Queue(namespace.to_owned())
             }
         };
         Ok(Reservation { book: Arc::clone(&self.0), place })
@@ -272,6 +313,7 @@ mod tests {
         let queued = |uid: &str, over: &[(&str, serde_json::Value)]| {
             let mut session = session(&json!({}));
             session.metadata.uid = Some(uid.into());
+            session.metadata.namespace = Some("red".into());
             session.metadata.labels = Some(BTreeMap::from([(names::CLIENT_LABEL.to_owned(), "c".to_owned())]));
             session.spec.enqueue_request = true;
             let mut value = serde_json::to_value(&session).unwrap();
@@ -284,6 +326,8 @@ mod tests {
         let first = ask(start).expect("the queue is empty");
         let second = ask(start).expect("one place is left");
         assert_eq!(ask(start).err(), Some(Shortage::QueueFull));
+        let other = promises.reserve(&queued("new", &[]), "blue", &BTreeMap::new(), 2, start);
+        assert!(other.is_ok(), "another tenant's queue is another");
         promises.see_session("a", Some(&queued("a", &[])));
         first.keep_for("a", start);
         assert_eq!(ask(start).err(), Some(Shortage::QueueFull), "it counts once, made or being made");

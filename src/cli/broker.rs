@@ -64,7 +64,7 @@ pub struct BrokerArgs {
     /// How long a deleted session is still described; 0: its object is deleted at once
     #[arg(long, env = "DCV_DELETE_SESSION_DURATION_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
     delete_session_duration_seconds: u32,
-    /// How many sessions may wait for a server
+    /// How many sessions of one namespace may wait for a server
     #[arg(long, env = "DCV_CREATE_SESSIONS_QUEUE_MAX_SIZE", default_value_t = 1000)]
     create_sessions_queue_max_size: usize,
     /// How long a session may wait for a server

@@ -444,7 +444,7 @@ async fn enqueued_sessions_wait_up_to_the_size_of_the_queue() {
 }
 
 #[tokio::test]
-async fn items_of_one_call_count_in_the_queue_and_it_is_one_for_all_clients() {
+async fn items_of_one_call_count_in_the_queue_of_their_tenant() {
     let broker = Broker::new(Rules { create_sessions_queue_max_size: 3, ..Rules::default() }).await;
     let waiting = || a_session(json!({"EnqueueRequest": true}));
     let create = async |items: Vec<Value>| {
@@ -457,7 +457,7 @@ async fn items_of_one_call_count_in_the_queue_and_it_is_one_for_all_clients() {
     broker
         .put_session("other", json!({"metadata": {"namespace": "blue", "labels": {names::CLIENT_LABEL: "uid-blue"}}}));
     broker.put_session("manifest", json!({}));
-    assert_eq!(create(vec![waiting(), waiting(), waiting()]).await, (2, 1));
+    assert_eq!(create(vec![waiting(), waiting(), waiting(), waiting()]).await, (3, 1));
     assert_eq!(create(vec![waiting()]).await, (0, 1));
 }
 
