@@ -8,6 +8,7 @@ use axum::Extension;
 use axum::Json;
 use axum::extract::State;
 use futures::StreamExt;
+use futures::TryStreamExt;
 use futures::stream;
 use http::HeaderMap;
 use kube::ResourceExt;
@@ -64,11 +65,10 @@ pub async fn create_sessions(
     // In order, so that an earlier item's place counts for a later one; the writes then run beside each other.
     let mut plans = Vec::with_capacity(requests.len());
     for (number, request) in requests.iter().enumerate() {
-        plans.push(plan(&app, &client, request, idempotency.as_ref(), number).await);
+        plans.push(plan(&app, &client, request, idempotency.as_ref(), number).await?);
     }
+    let outcomes = carry_out_all(&app, &client, plans, idempotency.is_some()).await?;
     let mut response = CreateSessionsResponse { request_id: id.text(), ..CreateSessionsResponse::default() };
-    let outcomes: Vec<_> =
-        stream::iter(plans).map(|plan| carry_out(&app, &client, plan)).buffered(WRITES_AT_ONCE).collect().await;
     for (request, outcome) in requests.into_iter().zip(outcomes) {
         match outcome {
             Ok(session) => response.successful_list.push(session),
@@ -103,10 +103,10 @@ async fn plan(
     request: &CreateSessionRequestData,
     idempotency: Option<&Idempotency>,
     number: usize,
-) -> Plan {
+) -> Result<Plan, Problem> {
     let spec = match check::session_spec(request, &app.rules) {
         Ok(spec) => spec,
-        Err(reason) => return Plan::Fail(reason),
+        Err(reason) => return Ok(Plan::Fail(reason)),
     };
     let name = match idempotency {
         Some(idempotency) => derived_name(client, &idempotency.key, number),
@@ -120,17 +120,17 @@ async fn plan(
         idempotency.map(|idempotency| BTreeMap::from([(names::REQUEST_DIGEST.to_owned(), idempotency.digest.clone())]));
     if idempotency.is_some() {
         match app.store.session_named(client, &name).await {
-            Ok(Some(earlier)) if is_same_request(&session, &earlier) => return Plan::Repeat(earlier),
-            Ok(Some(_)) => return Plan::Fail(OTHER_REQUEST.to_owned()),
+            Ok(Some(earlier)) if is_same_request(&session, &earlier) => return Ok(Plan::Repeat(earlier)),
+            Ok(Some(_)) => return Err(Problem::Invalid(OTHER_REQUEST.to_owned())),
             Ok(None) => {}
-            Err(error) => return Plan::Fail(fault(&error)),
+            Err(error) => return Ok(Plan::Fail(fault(&error))),
         }
     }
-    match app.store.reserve(client, &session, app.rules.create_sessions_queue_max_size) {
+    Ok(match app.store.reserve(client, &session, app.rules.create_sessions_queue_max_size) {
         Ok(reservation) => Plan::Make(Box::new(session), reservation),
         Err(Shortage::NoServer) => Plan::Fail(NO_SERVER.to_owned()),
         Err(Shortage::QueueFull) => Plan::Fail(QUEUE_FULL.to_owned()),
-    }
+    })
 }
 
 /// Whether `found`, of the name of `wanted`, was made for the same request of the same client.
@@ -140,21 +140,46 @@ fn is_same_request(wanted: &DcvSession, found: &DcvSession) -> bool {
     client(wanted) == client(found) && digest(wanted) == digest(found)
 }
 
-async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<wire::Session, String> {
+/// What became of one item: the session, or why there is none.
+type Outcome = Result<wire::Session, String>;
+
+/// Under a key the first session is made before the others: whoever makes it has the key, and a call that comes too late
+/// with another body makes nothing.
+async fn carry_out_all(
+    app: &App,
+    client: &ApiClient,
+    mut plans: Vec<Plan>,
+    has_key: bool,
+) -> Result<Vec<Outcome>, Problem> {
+    let first = plans.iter().position(|plan| matches!(plan, Plan::Make(..))).filter(|_| has_key);
+    let others = plans.split_off(first.map_or(0, |first| first + 1));
+    let mut outcomes = Vec::with_capacity(plans.len() + others.len());
+    for plan in plans {
+        outcomes.push(carry_out(app, client, plan).await?);
+    }
+    let others = stream::iter(others).map(|plan| carry_out(app, client, plan)).buffered(WRITES_AT_ONCE);
+    outcomes.extend(others.try_collect::<Vec<_>>().await?);
+    Ok(outcomes)
+}
+
+async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<Outcome, Problem> {
     let session = match plan {
-        Plan::Fail(reason) => return Err(reason),
+        Plan::Fail(reason) => return Ok(Err(reason)),
         Plan::Repeat(session) => session,
         Plan::Make(session, reservation) => {
-            let made = app.store.create(client, session.as_ref().clone()).await.map_err(|error| fault(&error))?;
+            let made = match app.store.create(client, session.as_ref().clone()).await {
+                Ok(made) => made,
+                Err(error) => return Ok(Err(fault(&error))),
+            };
             // A lost answer is asked for again, so what has this name already may be our own success.
             if !is_same_request(&session, &made) {
-                return Err(OTHER_REQUEST.to_owned());
+                return Err(Problem::Invalid(OTHER_REQUEST.to_owned()));
             }
             reservation.keep_for(made.metadata.uid.as_deref().unwrap_or_default(), Instant::now());
             made
         }
     };
-    Ok(convert::session(&SessionView { session, server: None }, (app.now)()))
+    Ok(Ok(convert::session(&SessionView { session, server: None }, (app.now)())))
 }
 
 fn fault(error: &StoreError) -> String {
