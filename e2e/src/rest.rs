@@ -132,6 +132,11 @@ impl LoggedIn {
         answer(self.request(Method::POST, path).json(body)).await
     }
 
+    /// Sends `body` with an `Idempotency-Key`, and tells how it went.
+    pub async fn try_post_with_key(&self, path: &str, body: &Value, key: &str) -> Result<Answer, reqwest::Error> {
+        answer(self.request(Method::POST, path).header("Idempotency-Key", key).json(body)).await
+    }
+
     /// Sends `body` to a broker that must answer.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.try_post(path, body).await.expect("the broker answers")

@@ -44,6 +44,7 @@ use crate::unique;
 static VNC: Mutex<bool> = Mutex::const_new(false);
 static FAKE: Mutex<bool> = Mutex::const_new(false);
 static FLEET: Mutex<bool> = Mutex::const_new(false);
+static BENCH: Mutex<bool> = Mutex::const_new(false);
 
 /// The top of the work tree.
 pub fn root() -> PathBuf {
@@ -85,6 +86,20 @@ impl Stand {
     pub async fn fleet() -> Self {
         let servers = crate::servers().to_string();
         Self::up("e2e-fleet", &["--backend", "fake", "--servers", &servers], &FLEET).await
+    }
+
+    /// Twenty made-up servers and a broker as they are released, for benchmarks.
+    pub async fn bench() -> Self {
+        let args = &[
+            "--release",
+            "--backend",
+            "fake",
+            "--servers",
+            "20",
+            "--broker-arg",
+            "--create-sessions-queue-max-size=100000",
+        ];
+        Self::up("bench", args, &BENCH).await
     }
 
     async fn up(name: &'static str, args: &[&str], lock: &'static Mutex<bool>) -> Self {
