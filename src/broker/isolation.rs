@@ -3,8 +3,6 @@
 //! Left out of the comparison is what tells of servers that both may use, and is meant to: how many sessions are on them and
 //! whether they take more. So the servers here have room for everybody.
 
-#![expect(clippy::needless_pass_by_value, reason = "JSON written at the call reads best without a reference")]
-
 use std::sync::Arc;
 
 use axum::Router;

@@ -90,7 +90,9 @@ impl Queues {
 
     fn retain(&mut self, exists: impl Fn(&str) -> bool) {
         let gone: Vec<_> = self.waiting.keys().filter(|uid| !exists(uid)).cloned().collect();
-        gone.iter().for_each(|uid| self.see(uid, None));
+        for uid in gone {
+            self.see(&uid, None);
+        }
     }
 }
 

@@ -8,13 +8,12 @@ use kube::ResourceExt;
 use super::Labels;
 use super::Occupancy;
 use super::Rejection;
+use super::texts::Texts;
 use crate::api::DcvServer;
 use crate::api::server::Availability;
-use crate::api::server::Aws;
-use crate::api::server::CpuInfo;
 use crate::api::server::CpuLoadAverage;
+use crate::api::server::DcvServerStatus;
 use crate::api::server::Limits;
-use crate::api::server::Os;
 use crate::api::server::Placement;
 use crate::api::server::UnavailabilityReason;
 use crate::api::session::SessionType;
@@ -70,17 +69,43 @@ pub struct Candidate {
 #[derive(Clone, Debug, PartialEq)]
 struct Description {
     /// In order. They are few, and so nearer to each other than in a map.
-    tags: Box<[(Box<str>, Box<str>)]>,
-    hostname: String,
-    version: String,
-    agent_version: String,
-    os: Option<Os>,
+    tags: Box<[(Arc<str>, Arc<str>)]>,
+    /// Properties that are texts, in order, as far as they are reported.
+    texts: Box<[(Property, Arc<str>)]>,
     memory_total: Option<i64>,
     swap_total: Option<i64>,
-    aws: Option<Aws>,
-    cpu: Option<CpuInfo>,
-    gpu_models: Vec<String>,
-    gpu_vendors: Vec<String>,
+    /// Number of processors, and of cores of each.
+    cpu: Option<(i32, i32)>,
+    gpu_models: Box<[String]>,
+    gpu_vendors: Box<[String]>,
+}
+
+/// The properties of a server that are texts, its uid apart. What a host does not report is empty in the object.
+fn texts(status: &DcvServerStatus) -> Box<[(Property, Arc<str>)]> {
+    let agent = status.agent.as_ref();
+    let host = status.host.as_ref();
+    let os = host.and_then(|host| host.os.as_ref());
+    let aws = host.and_then(|host| host.aws.as_ref());
+    let cpu = host.and_then(|host| host.cpu_info.as_ref());
+    let texts = [
+        (Property::Hostname, Some(&status.hostname)),
+        (Property::Version, Some(&status.version)),
+        (Property::SessionManagerAgentVersion, agent.map(|agent| &agent.version)),
+        (Property::HostOsBuildNumber, os.and_then(|os| os.build_number.as_ref())),
+        (Property::HostOsFamily, os.map(|os| &os.family)),
+        (Property::HostOsKernelVersion, os.and_then(|os| os.kernel_version.as_ref())),
+        (Property::HostOsName, os.map(|os| &os.name)),
+        (Property::HostOsVersion, os.map(|os| &os.version)),
+        (Property::HostAwsEc2InstanceId, aws.map(|aws| &aws.ec2_instance_id)),
+        (Property::HostAwsEc2InstanceType, aws.map(|aws| &aws.ec2_instance_type)),
+        (Property::HostAwsRegion, aws.map(|aws| &aws.region)),
+        (Property::HostAwsEc2ImageId, aws.map(|aws| &aws.ec2_image_id)),
+        (Property::HostCpuInfoArchitecture, cpu.map(|cpu| &cpu.architecture)),
+        (Property::HostCpuInfoModelName, cpu.map(|cpu| &cpu.model_name)),
+        (Property::HostCpuInfoVendor, cpu.map(|cpu| &cpu.vendor)),
+    ];
+    let reported = texts.into_iter().filter_map(|(property, text)| Some((property, text?)));
+    reported.filter(|(_, text)| !text.is_empty()).map(|(property, text)| (property, text.as_str().into())).collect()
 }
 
 /// Facts that are different in each report.
@@ -110,15 +135,17 @@ impl Candidate {
     /// Node of that name says.
     pub fn of(server: &DcvServer, reachable: bool, cordoned: bool, new_servers: NewServers) -> Self {
         let status = server.status.clone().unwrap_or_default();
+        let texts = texts(&status);
         let Limits { max_virtual_sessions, max_concurrent_sessions_per_user } = server.limits();
         let host = status.host.unwrap_or_default();
         let mut others = Occupancy::default();
         for other in &status.other_sessions {
-            others.add(&other.owner, other.type_);
+            others.add(&other.owner.as_str().into(), other.type_);
         }
         let capacity = status.capacity.unwrap_or_default();
         let linux = host.os.as_ref().is_none_or(|os| os.family.eq_ignore_ascii_case("linux"));
-        let (gpu_models, gpu_vendors) = host.gpus.into_iter().map(|gpu| (gpu.model_name, gpu.vendor)).unzip();
+        let (gpu_models, gpu_vendors): (Vec<_>, Vec<_>) =
+            host.gpus.into_iter().map(|gpu| (gpu.model_name, gpu.vendor)).unzip();
         Self {
             name: server.name_any().into(),
             uid: server.uid().unwrap_or_default(),
@@ -135,16 +162,12 @@ impl Candidate {
             others,
             description: Description {
                 tags: status.tags.into_iter().map(|(key, value)| (key.into(), value.into())).collect(),
-                hostname: status.hostname,
-                version: status.version,
-                agent_version: status.agent.map(|agent| agent.version).unwrap_or_default(),
-                os: host.os,
+                texts,
                 memory_total: host.memory.map(|memory| memory.total_bytes),
                 swap_total: host.swap.map(|swap| swap.total_bytes),
-                aws: host.aws,
-                cpu: host.cpu_info,
-                gpu_models,
-                gpu_vendors,
+                cpu: host.cpu_info.map(|cpu| (cpu.number_of_cpus, cpu.physical_cores_per_cpu)),
+                gpu_models: gpu_models.into(),
+                gpu_vendors: gpu_vendors.into(),
             },
             moving: Moving {
                 memory_used: host.memory.map(|memory| memory.used_bytes),
@@ -158,6 +181,16 @@ impl Candidate {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a load is small, and `as` saturates")]
     pub(super) fn load(&self) -> u32 {
         (self.moving.load.map_or(0.0, |load| load.one_minute) * 1000.0) as u32
+    }
+
+    /// Has the texts that others have too from `texts`.
+    pub(super) fn share(&mut self, texts: &mut Texts) {
+        let Description { tags, texts: properties, .. } = &mut self.description;
+        for (key, value) in tags {
+            texts.share(key);
+            texts.share(value);
+        }
+        properties.iter_mut().for_each(|(_, text)| texts.share(text));
     }
 
     /// Becomes `new`. What is different.
@@ -225,30 +258,10 @@ impl<'a> Occupied<'a> {
 
     fn text(self, property: Property) -> Option<&'a str> {
         let Candidate { uid, description, .. } = self.candidate;
-        let os = || description.os.as_ref();
-        let aws = || description.aws.as_ref();
-        let cpu = || description.cpu.as_ref();
-        let text: &str = match property {
-            Property::Id => uid,
-            Property::Hostname => &description.hostname,
-            Property::Version => &description.version,
-            Property::SessionManagerAgentVersion => &description.agent_version,
-            Property::HostOsBuildNumber => os()?.build_number.as_ref()?,
-            Property::HostOsFamily => &os()?.family,
-            Property::HostOsKernelVersion => os()?.kernel_version.as_ref()?,
-            Property::HostOsName => &os()?.name,
-            Property::HostOsVersion => &os()?.version,
-            Property::HostAwsEc2InstanceId => &aws()?.ec2_instance_id,
-            Property::HostAwsEc2InstanceType => &aws()?.ec2_instance_type,
-            Property::HostAwsRegion => &aws()?.region,
-            Property::HostAwsEc2ImageId => &aws()?.ec2_image_id,
-            Property::HostCpuInfoArchitecture => &cpu()?.architecture,
-            Property::HostCpuInfoModelName => &cpu()?.model_name,
-            Property::HostCpuInfoVendor => &cpu()?.vendor,
-            _ => return None,
-        };
-        // What a host does not report is empty in the object.
-        (!text.is_empty()).then_some(text)
+        if property == Property::Id {
+            return (!uid.is_empty()).then_some(uid);
+        }
+        description.texts.iter().find(|(it, _)| *it == property).map(|(_, text)| &**text)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "what is beyond 2^53 bytes need not be exact")]
@@ -263,8 +276,8 @@ impl<'a> Occupied<'a> {
             Property::HostCpuLoadAverageOneMinute => Some(moving.load?.one_minute),
             Property::HostCpuLoadAverageFiveMinutes => Some(moving.load?.five_minutes),
             Property::HostCpuLoadAverageFifteenMinutes => Some(moving.load?.fifteen_minutes),
-            Property::HostCpuInfoNumberOfCpus => Some(description.cpu.as_ref()?.number_of_cpus.into()),
-            Property::HostCpuInfoPhysicalCoresPerCpu => Some(description.cpu.as_ref()?.physical_cores_per_cpu.into()),
+            Property::HostCpuInfoNumberOfCpus => Some(description.cpu?.0.into()),
+            Property::HostCpuInfoPhysicalCoresPerCpu => Some(description.cpu?.1.into()),
             Property::HostGpusCount => Some(description.gpu_models.len() as f64),
             Property::VirtualSessionCount => Some(self.sessions().1 as f64),
             Property::ConsoleSessionCount => Some(self.sessions().0 as f64),

@@ -1,13 +1,13 @@
 //! Servers by number, and which of them have room: what a decision reads instead of every server.
 //!
 //! Invariant: `console_room` and `virtual_room` hold exactly the open servers with room for one such session more, `levels`
-//! and `spread` those with room for a virtual one, by their present rank.
+//! those with room for a virtual one, by their present rank.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::collections::BTreeSet;
 use std::collections::BinaryHeap;
 use std::collections::HashMap;
+use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -19,11 +19,12 @@ use super::candidate::Difference;
 use super::filter;
 use super::score::Place;
 use super::score::Rank;
+use super::texts::Texts;
 use crate::api::session::PlacementPolicy;
 use crate::api::session::SessionType;
 
-/// How many of the emptiest servers are tried one by one. Where many would do one of these will.
-const TRIED_IN_ORDER: usize = if cfg!(test) { 2 } else { 64 };
+/// How many servers are compared one by one; more are first parted by their load.
+const COMPARED_MAX: usize = if cfg!(test) { 2 } else { 64 };
 
 /// Most numbers of sessions that are looked at one after the other, before all servers at once take less time.
 const LEVELS_MAX: usize = if cfg!(test) { 2 } else { 128 };
@@ -45,10 +46,29 @@ pub(super) struct Fleet {
     console_room: Bits,
     virtual_room: Bits,
     /// By how many sessions are on them; none is empty.
-    levels: BTreeMap<i32, Bits>,
-    spread: BTreeSet<Place>,
+    levels: BTreeMap<i32, Level>,
+    texts: Texts,
     /// Where a session may fit now that did not before.
     gained: Bits,
+}
+
+/// Servers with the same number of sessions.
+#[derive(Debug, Default)]
+struct Level {
+    all: Bits,
+    /// By about how much load they have; none is empty.
+    by_load: BTreeMap<u32, Bits>,
+}
+
+impl Level {
+    fn set(&mut self, number: usize, rank: Rank, present: bool) {
+        self.all.set(number, present);
+        let alike = self.by_load.entry(rank.load_class()).or_default();
+        alike.set(number, present);
+        if alike.is_empty() {
+            self.by_load.remove(&rank.load_class());
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -82,13 +102,21 @@ impl Fleet {
     /// Enters or updates a server. Its number, and what is different.
     pub fn set_server(&mut self, candidate: Candidate) -> (usize, Difference) {
         let name = Arc::clone(&candidate.name);
-        self.change(&name, |seat| {
-            if let Some(known) = &mut seat.candidate {
-                return known.replace(candidate);
+        let mut texts = mem::take(&mut self.texts);
+        let changed = self.change(&name, |seat| {
+            let difference = if let Some(known) = &mut seat.candidate {
+                known.replace(candidate)
+            } else {
+                seat.candidate = Some(candidate);
+                Difference::Whole
+            };
+            if let (Difference::Whole, Some(known)) = (difference, &mut seat.candidate) {
+                known.share(&mut texts);
             }
-            seat.candidate = Some(candidate);
-            Difference::Whole
-        })
+            difference
+        });
+        self.texts = texts;
+        changed
     }
 
     /// Takes a server out. Its number, if it was there.
@@ -150,37 +178,39 @@ impl Fleet {
         policy: PlacementPolicy,
         mut accept: impl FnMut(usize, Occupied<'_>) -> bool,
     ) -> Option<Occupied<'_>> {
-        let mut is_accepted = |number| self.server(number).is_some_and(|server| accept(number, server));
-        if (type_, policy) == (SessionType::Virtual, PlacementPolicy::Spread) {
-            let tried = self.spread.iter().take(TRIED_IN_ORDER).map(|place| place.number);
-            let mut in_both = tried.filter(|it| a.contains(*it) && b.contains(*it));
-            if let Some(first) = in_both.find(|number| is_accepted(*number)) {
-                return self.server(first);
-            }
-        }
         let both = a.and(b);
-        let mut best_of = |room: &Bits| {
-            if !both.meets(room) {
-                return None;
-            }
-            let places = || both.common(room).map(|number| self.named(number).place(number, policy));
-            let first = places().min()?;
-            if is_accepted(first.number) {
+        let place = |number| self.named(number).place(number, policy);
+        let mut is_accepted =
+            |place: &Place| self.server(place.number).is_some_and(|server| accept(place.number, server));
+        let mut best_of = |places: Vec<Place>| {
+            let first = *places.iter().min()?;
+            if is_accepted(&first) {
                 return Some(first);
             }
-            let mut others: BinaryHeap<_> = places().filter(|place| *place != first).map(Reverse).collect();
+            let mut others: BinaryHeap<_> = places.into_iter().filter(|place| *place != first).map(Reverse).collect();
             while let Some(Reverse(place)) = others.pop() {
-                if is_accepted(place.number) {
+                if is_accepted(&place) {
                     return Some(place);
                 }
             }
             None
         };
         let best = match (type_, policy) {
-            (SessionType::Console, _) => best_of(&self.console_room),
-            _ if self.levels.len() > LEVELS_MAX => best_of(&self.virtual_room),
-            (_, PlacementPolicy::Spread) => self.levels.values().find_map(best_of),
-            (_, PlacementPolicy::Pack) => self.levels.values().rev().find_map(best_of),
+            (SessionType::Console, _) => best_of(both.common(&self.console_room).map(place).collect()),
+            _ if self.levels.len() > LEVELS_MAX => best_of(both.common(&self.virtual_room).map(place).collect()),
+            (_, PlacementPolicy::Pack) => {
+                let levels = self.levels.values().rev().filter(|level| both.meets(&level.all));
+                levels.map(|level| both.common(&level.all).map(place).collect()).find_map(best_of)
+            }
+            (_, PlacementPolicy::Spread) => {
+                self.levels.values().filter(|level| both.meets(&level.all)).find_map(|level| {
+                    let some: Vec<_> = both.common(&level.all).map(place).take(COMPARED_MAX + 1).collect();
+                    if some.len() <= COMPARED_MAX {
+                        return best_of(some);
+                    }
+                    level.by_load.values().find_map(|alike| best_of(both.common(alike).map(place).collect()))
+                })
+            }
         };
         self.server(best?.number)
     }
@@ -256,8 +286,6 @@ impl Fleet {
                 ranks.name = name * NAME_STEP;
             }
         }
-        let place = |number| self.named(number).place(number, PlacementPolicy::Spread);
-        self.spread = self.virtual_room.iter().map(place).collect();
     }
 
     /// Puts the server where it belongs now.
@@ -290,15 +318,9 @@ impl Fleet {
 
     /// Enters a server among those with room for a virtual session, or takes it out.
     fn list(&mut self, number: usize, named: Named, present: bool) {
-        let place = named.place(number, PlacementPolicy::Spread);
-        if present {
-            self.spread.insert(place)
-        } else {
-            self.spread.remove(&place)
-        };
         let level = self.levels.entry(named.rank.sessions()).or_default();
-        level.set(number, present);
-        if level.is_empty() {
+        level.set(number, named.rank, present);
+        if level.all.is_empty() {
             self.levels.remove(&named.rank.sessions());
         }
     }

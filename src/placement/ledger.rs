@@ -34,7 +34,7 @@ pub struct Occupancy {
     /// Virtual sessions.
     pub virtual_: u32,
     /// Virtual sessions per owner.
-    owners: BTreeMap<String, u32>,
+    owners: BTreeMap<Arc<str>, u32>,
 }
 
 impl Occupancy {
@@ -48,12 +48,12 @@ impl Occupancy {
         self.owners.get(owner).copied().unwrap_or(0)
     }
 
-    pub(super) fn add(&mut self, owner: &str, type_: SessionType) {
+    pub(super) fn add(&mut self, owner: &Arc<str>, type_: SessionType) {
         match type_ {
             SessionType::Console => self.console += 1,
             SessionType::Virtual => {
                 self.virtual_ += 1;
-                *self.owners.entry(owner.to_owned()).or_default() += 1;
+                *self.owners.entry(Arc::clone(owner)).or_default() += 1;
             }
         }
     }
@@ -77,8 +77,8 @@ impl Occupancy {
 /// A session on a server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Claim {
-    server: String,
-    owner: String,
+    server: Arc<str>,
+    owner: Arc<str>,
     type_: SessionType,
 }
 
@@ -92,6 +92,10 @@ struct Entry {
 }
 
 impl Entry {
+    fn is_empty(&self) -> bool {
+        self.seen.is_none() && self.reserved.is_none()
+    }
+
     fn counted(&self) -> Option<&Claim> {
         self.reserved.as_ref().or(self.seen.as_ref()).map(|(_, claim)| claim)
     }
@@ -156,8 +160,8 @@ impl Ledger {
     /// or a later one: our own answers are ahead of the watch, and an old view must not free what they took.
     pub fn see(&mut self, session: &DcvSession) -> bool {
         let claim = session.server_name().filter(|_| occupies(session)).map(|server| Claim {
-            server: server.to_owned(),
-            owner: session.spec.owner.clone(),
+            server: server.into(),
+            owner: session.spec.owner.as_str().into(),
             type_: session.spec.type_,
         });
         let Some(uid) = session.uid() else { return false };
@@ -188,7 +192,7 @@ impl Ledger {
 
     /// Takes a place on `server` for the attempt of this number, before anybody can see it.
     pub fn reserve(&mut self, uid: &str, attempt: i32, server: &str, owner: &str, type_: SessionType) {
-        let claim = Claim { server: server.to_owned(), owner: owner.to_owned(), type_ };
+        let claim = Claim { server: server.into(), owner: owner.into(), type_ };
         self.change(uid, |entry| entry.reserved = Some((attempt, claim)));
     }
 
@@ -262,13 +266,7 @@ impl Ledger {
 
     /// Changes what is known of a session and keeps the sums right.
     fn change(&mut self, uid: &str, change: impl FnOnce(&mut Entry)) -> bool {
-        let mut entry = self.sessions.remove(uid).unwrap_or_default();
-        let before = entry.counted().cloned();
-        change(&mut entry);
-        let after = entry.counted().cloned();
-        if entry.seen.is_some() || entry.reserved.is_some() {
-            self.sessions.insert(uid.to_owned(), entry);
-        }
+        let (before, after) = self.recount(uid, change);
         if before == after {
             return false;
         }
@@ -285,6 +283,26 @@ impl Ledger {
             self.look_again(number, Difference::Sessions);
         }
         true
+    }
+
+    /// Changes what is known of a session. What was counted of it before, and what is now.
+    fn recount(&mut self, uid: &str, change: impl FnOnce(&mut Entry)) -> (Option<Claim>, Option<Claim>) {
+        let Some(entry) = self.sessions.get_mut(uid) else {
+            let mut entry = Entry::default();
+            change(&mut entry);
+            let after = entry.counted().cloned();
+            if !entry.is_empty() {
+                self.sessions.insert(uid.to_owned(), entry);
+            }
+            return (None, after);
+        };
+        let before = entry.counted().cloned();
+        change(entry);
+        let after = entry.counted().cloned();
+        if entry.is_empty() {
+            self.sessions.remove(uid);
+        }
+        (before, after)
     }
 
     /// Brings up to date what is kept of the server with this number. Whether everything about it may be different.

@@ -13,6 +13,7 @@ pub mod line;
 mod report;
 mod request;
 mod score;
+mod texts;
 
 pub use candidate::Candidate;
 pub use candidate::NewServers;

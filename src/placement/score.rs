@@ -28,6 +28,15 @@ impl Rank {
         }
     }
 
+    /// Of a rank for Spread the load, coarsely: greater for no lesser load, and different for loads a quarter apart.
+    pub fn load_class(self) -> u32 {
+        let load = u64::from(self.load) + 1;
+        let octave = load.ilog2();
+        // The two bits below the highest.
+        let quarter = (load << 2 >> octave) & 3;
+        octave * 4 + u32::try_from(quarter).unwrap_or(0)
+    }
+
     /// Of a rank for Spread the sessions.
     pub fn sessions(self) -> i32 {
         self.sessions

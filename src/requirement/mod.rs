@@ -19,6 +19,9 @@ mod property;
 mod tests;
 
 use std::fmt;
+use std::hash::DefaultHasher;
+use std::hash::Hash;
+use std::hash::Hasher;
 
 pub use contradiction::Contradiction;
 pub use error::ParseError;
@@ -48,10 +51,12 @@ pub enum Dialect {
 ///
 /// Its `Display` is the canonical text: as written, with one blank around each operator, lower-case words and no needless
 /// parentheses. It reads back as an equal requirement.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requirement {
     /// At least one.
     clauses: Box<[Clause]>,
+    /// Of the clauses: requirements are looked up often.
+    hash: u64,
 }
 
 /// One of the parts of a requirement that must all hold.
@@ -85,7 +90,13 @@ impl Requirement {
     /// # Errors
     /// The first place that cannot be understood, with what was expected there.
     pub fn parse(text: &str, dialect: Dialect) -> Result<Option<Self>, ParseError> {
-        Ok(parse::parse(text, dialect)?.map(|expression| Self { clauses: expression.into_clauses() }))
+        let whole = |expression: Expression| {
+            let clauses = expression.into_clauses();
+            let mut hasher = DefaultHasher::new();
+            clauses.hash(&mut hasher);
+            Self { clauses, hash: hasher.finish() }
+        };
+        Ok(parse::parse(text, dialect)?.map(whole))
     }
 
     /// Whether a host with these facts will do.
@@ -106,6 +117,12 @@ impl Requirement {
     /// Index of the first clause that is false for these facts; `None` when the requirement is met.
     pub fn refuted_by<F: Facts + ?Sized>(&self, facts: &F) -> Option<usize> {
         self.clauses.iter().position(|clause| !clause.matches(facts))
+    }
+}
+
+impl Hash for Requirement {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
     }
 }
 
