@@ -173,9 +173,14 @@ mod tests {
         let memory = with_session(json!({}));
         let sign = |claims: &ConnectionClaims| signed(&memory, Kind::Connection, claims);
         let agents = AgentClaims {
+            action: token::agent::Action::Screenshot,
             server_uid: "uid-s1".into(),
+            session_id: ID.into(),
+            attempt: 1,
+            client_uid: "uid-red".into(),
             iat: now().as_second(),
             exp: now().as_second() + 60,
+            jti: "j".into(),
             aud: Kind::Connection.audience().into(),
         };
         let keys = memory.cache.keys(Kind::Connection).unwrap();
