@@ -42,6 +42,9 @@ impl View for NoView {
     fn keys(&self) -> Arc<JwkSet> {
         Arc::new(JwkSet { keys: Vec::new() })
     }
+    fn agent_keys(&self) -> Arc<JwkSet> {
+        self.keys()
+    }
     fn session(&self, _: &str) -> Option<Arc<DcvSession>> {
         None
     }

@@ -10,6 +10,8 @@ use dcv_operator::token::Claims;
 use dcv_operator::token::ConnectionClaims;
 use dcv_operator::token::KeySet;
 use dcv_operator::token::Kind;
+use dcv_operator::token::agent::Action;
+use dcv_operator::token::agent::SCREENSHOT_PATH;
 use e2e::Stand;
 use e2e::host;
 use e2e::now;
@@ -190,9 +192,14 @@ async fn the_agent_lets_in_only_a_connection_token_of_this_session_and_time() {
         sign(&claims, &keys)
     };
     let agent_token = AgentClaims {
+        action: Action::Screenshot,
         server_uid: genuine.server_uid.clone(),
+        session_id: genuine.session_id.clone(),
+        attempt: genuine.attempt,
+        client_uid: genuine.client_uid.clone().unwrap_or_default(),
         iat: second,
         exp: second + 60,
+        jti: genuine.jti.clone(),
         aud: Kind::Agent.audience().into(),
     };
     let (body, signature) = good.rsplit_once('.').expect("a token has three parts");
@@ -250,6 +257,65 @@ async fn the_agent_lets_in_only_a_connection_token_of_this_session_and_time() {
     .await;
     let later = forge(&|claims| claims.iat = second + 2);
     assert_eq!(ask_agent(&base, &format!("{path}?authToken={later}"), None, false).await, 303);
+    sessions.delete_namespace().await;
+}
+
+#[tokio::test]
+async fn the_agent_takes_pictures_only_for_brokers() {
+    let stand = Stand::vnc().await;
+    let sessions = stand.namespace("pictures").await;
+    sessions.create("desk", &json!({})).await;
+    let session = sessions.until_ready("desk").await;
+    let rest = stand.rest_client(&sessions.namespace, json!({})).await.log_in().await.expect("the client logs in");
+    let connection = rest.connection_data(&session.id(), "ann").await.body["ConnectionToken"].clone();
+    let server = stand.servers().get(session.server_name().expect("it has a server")).await.expect("it is there");
+    let agent = server.status.and_then(|status| status.agent).expect("its agent has said where it is");
+    let http = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).timeout(seconds(10)).build();
+    let http = http.expect("a client");
+    let ask = async |token: Option<&str>| {
+        let mut request = http.post(format!("{}{SCREENSHOT_PATH}", agent.url));
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        let order = json!({"maxWidth": 100, "maxHeight": 100, "format": "png"});
+        request.json(&order).send().await.expect("the agent answers").status().as_u16()
+    };
+
+    let keys = signing_keys(&stand, Kind::Agent).await;
+    let second = now().as_second();
+    let genuine = AgentClaims {
+        action: Action::Screenshot,
+        server_uid: server.metadata.uid.expect("a uid"),
+        session_id: session.id(),
+        attempt: session.attempt(),
+        client_uid: "nobody".to_owned(),
+        iat: second,
+        exp: second + 60,
+        jti: "1".to_owned(),
+        aud: Kind::Agent.audience().to_owned(),
+    };
+    let forge = |change: &dyn Fn(&mut AgentClaims)| {
+        let mut claims = genuine.clone();
+        change(&mut claims);
+        sign(&claims, &keys)
+    };
+    assert_eq!(ask(Some(&forge(&|_| ()))).await, 200, "forged tokens are well formed");
+    assert_eq!(ask(None).await, 401);
+    for (what, token) in [
+        ("nonsense", "nonsense".to_owned()),
+        ("an access token", rest.token().to_owned()),
+        ("a connection token", connection.as_str().expect("a text").to_owned()),
+        ("keys of somebody else", sign(&genuine, &KeySet::generate(now()))),
+        ("keys of another kind", sign(&genuine, &signing_keys(&stand, Kind::Connection).await)),
+        ("another server's", forge(&|claims| claims.server_uid = session.metadata.uid.clone().expect("a uid"))),
+        ("an expired one", forge(&|claims| (claims.iat, claims.exp) = (second - 61, second - 1))),
+        ("one of the future", forge(&|claims| (claims.iat, claims.exp) = (second + 3600, second + 3660))),
+    ] {
+        assert_eq!(ask(Some(&token)).await, 401, "{what}");
+    }
+    let elsewhere = forge(&|claims| claims.session_id = uuid::Uuid::new_v4().to_string());
+    assert_eq!(ask(Some(&elsewhere)).await, 404, "a session that is not there");
+    assert_eq!(ask(Some(&forge(&|claims| claims.attempt += 1))).await, 404, "another attempt's");
     sessions.delete_namespace().await;
 }
 

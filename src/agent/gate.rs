@@ -1,4 +1,4 @@
-//! Decides whether a connection token opens a session of this server.
+//! Decides whether a connection token opens a session of this server, and whether a broker may ask something about one.
 //!
 //! Offline: from the published keys and the sessions the agent watches. Knows no HTTP.
 
@@ -8,7 +8,10 @@ use jiff::Timestamp;
 use jsonwebtoken::jwk::JwkSet;
 
 use crate::api::DcvSession;
+use crate::token::AgentClaims;
 use crate::token::ConnectionClaims;
+use crate::token::agent;
+use crate::token::agent::Refusal;
 use crate::token::verifier;
 use crate::token::verifier::Denial;
 use crate::token::verifier::Instance;
@@ -17,6 +20,8 @@ use crate::token::verifier::Instance;
 pub trait View: Send + Sync + 'static {
     /// Public keys of connection tokens.
     fn keys(&self) -> Arc<JwkSet>;
+    /// Public keys of brokers' tokens for agents.
+    fn agent_keys(&self) -> Arc<JwkSet>;
     /// The session of this id on the host, if it is bound to this server.
     fn session(&self, id: &str) -> Option<Arc<DcvSession>>;
     /// Uid of this server, empty before it is registered.
@@ -39,4 +44,18 @@ pub fn admit(view: &dyn View, token: &str, session_id: Option<&str>) -> Result<C
         tokens_valid_from: session.spec.tokens_valid_from.as_ref().map(|time| time.0),
     };
     instance.admit(&claims).map(|()| claims)
+}
+
+/// Checks a broker's token. Returns what it allows.
+///
+/// # Errors
+/// The first reason to refuse.
+pub fn admit_broker(view: &dyn View, token: &str) -> Result<AgentClaims, Refusal> {
+    agent::admit(token, &view.server_uid(), &view.agent_keys(), view.now())
+}
+
+/// Whether the session that a broker asks about is here, open, and of the bind that it knows.
+pub fn is_current(view: &dyn View, claims: &AgentClaims) -> bool {
+    let session = view.session(&claims.session_id);
+    session.is_some_and(|session| session.is_open() && session.attempt() == claims.attempt)
 }

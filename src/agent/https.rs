@@ -1,7 +1,7 @@
 //! The agent's HTTPS server.
 //!
-//! Serves the backend's own routes (desktops, where the agent itself serves them), `/health`, and the documented path by
-//! which a local desktop server asks whether a connection token is good. Its certificate is its own and is kept in the
+//! Serves what it is given (desktops, where the agent itself serves them, and brokers' calls), `/health`, and the documented
+//! path by which a local desktop server asks whether a connection token is good. Its certificate is its own and is kept in the
 //! state folder: its fingerprint is in the server's status, which nobody else can write, and is pinned by who calls us.
 
 use std::fs;
@@ -199,6 +199,9 @@ mod tests {
     impl View for Sessions {
         fn keys(&self) -> Arc<JwkSet> {
             self.keys.clone()
+        }
+        fn agent_keys(&self) -> Arc<JwkSet> {
+            Arc::new(JwkSet { keys: Vec::new() })
         }
         fn session(&self, id: &str) -> Option<Arc<DcvSession>> {
             Some(self.session.clone()).filter(|session| session.id() == id)

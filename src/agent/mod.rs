@@ -6,6 +6,7 @@
 mod act;
 mod answers;
 pub mod backend;
+mod calls;
 pub mod decide;
 pub mod gate;
 mod host;
@@ -130,7 +131,9 @@ pub async fn run<B: Backend>(
         .unwrap_or_else(|| if listen.ip().is_unspecified() { host::first_address() } else { listen.ip() });
     let names = vec![settings.server_name.clone(), "localhost".into(), "127.0.0.1".into(), own.to_string()];
     let identity = https::Identity::load_or_make(&settings.server_folder(), names)?;
-    let serving = https::serve(listen, &identity, backend.routes(), view.clone()).await?;
+    let backend = Arc::new(backend);
+    let routes = backend.routes().merge(calls::router(backend.clone(), view.clone()));
+    let serving = https::serve(listen, &identity, routes, view.clone()).await?;
     facts.ip = own.to_string();
     facts.port = serving.address.port().into();
     facts.agent = crate::api::server::Agent {
@@ -229,7 +232,7 @@ impl<B: Backend> Agent<B> {
     async fn start(
         settings: Arc<Settings>,
         client: Client,
-        backend: B,
+        backend: Arc<B>,
         lease: ServerLease,
         view: Arc<Watched>,
         facts: Facts,
@@ -258,7 +261,6 @@ impl<B: Backend> Agent<B> {
         // Before any of the host is touched, the API server has said what belongs to us. The watches outlive this agent.
         let _ = sessions.wait_until_ready().await;
         let _ = servers.wait_until_ready().await;
-        let backend = Arc::new(backend);
         let hands = Hands::new(backend.clone(), client.clone(), lease.clone(), settings.clone());
         Self {
             settings,

@@ -18,6 +18,7 @@ use crate::token::Kind;
 /// The agent's own picture of keys and sessions. Shared by its loop, which writes it, and by what serves clients.
 pub struct Watched {
     keys: ArcSwap<JwkSet>,
+    agent_keys: ArcSwap<JwkSet>,
     sessions: ArcSwap<BTreeMap<String, Arc<DcvSession>>>,
     server_uid: ArcSwap<String>,
     ready: AtomicBool,
@@ -29,6 +30,7 @@ impl Watched {
     pub fn new(clock: Clock) -> Self {
         Self {
             keys: ArcSwap::from_pointee(JwkSet { keys: Vec::new() }),
+            agent_keys: ArcSwap::from_pointee(JwkSet { keys: Vec::new() }),
             sessions: ArcSwap::default(),
             server_uid: ArcSwap::default(),
             ready: AtomicBool::new(false),
@@ -46,15 +48,18 @@ impl Watched {
         self.ready.store(true, Ordering::Relaxed);
     }
 
-    /// Takes the keys of connection tokens from the published ones. What cannot be read leaves the earlier keys.
+    /// Takes the keys of what agents verify from the published ones. What cannot be read leaves the earlier keys.
     pub fn set_keys(&self, published: &ConfigMap) {
-        let Some(text) = published.data.as_ref().and_then(|data| data.get(Kind::Connection.public_entry())) else {
-            tracing::warn!("the published keys have none for connection tokens");
-            return;
-        };
-        match serde_json::from_str::<JwkSet>(text) {
-            Ok(keys) => self.keys.store(Arc::new(keys)),
-            Err(error) => tracing::warn!(%error, "the published keys of connection tokens cannot be read"),
+        for (kind, slot) in [(Kind::Connection, &self.keys), (Kind::Agent, &self.agent_keys)] {
+            let entry = kind.public_entry();
+            let Some(text) = published.data.as_ref().and_then(|data| data.get(entry)) else {
+                tracing::warn!(entry, "published keys are missing");
+                continue;
+            };
+            match serde_json::from_str::<JwkSet>(text) {
+                Ok(keys) => slot.store(Arc::new(keys)),
+                Err(error) => tracing::warn!(entry, %error, "published keys cannot be read"),
+            }
         }
     }
 
@@ -75,6 +80,10 @@ impl Watched {
 impl View for Watched {
     fn keys(&self) -> Arc<JwkSet> {
         self.keys.load_full()
+    }
+
+    fn agent_keys(&self) -> Arc<JwkSet> {
+        self.agent_keys.load_full()
     }
 
     fn session(&self, id: &str) -> Option<Arc<DcvSession>> {

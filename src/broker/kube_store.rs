@@ -102,7 +102,7 @@ impl KubeStore {
             self.follow_kind(all(), World::apply_server),
             self.follow_kind::<ApiClient>(all(), |world, change| world.clients.apply(change)),
             self.follow_kind::<Namespace>(all(), |world, change| world.namespaces.apply(change)),
-            join_all([Kind::Access, Kind::Connection].map(|kind| self.follow_keys(kind))),
+            join_all(Kind::ALL.map(|kind| self.follow_keys(kind))),
         );
     }
 

@@ -82,8 +82,9 @@ impl Memory {
         world.clients.apply(Change::ListEnds);
         world.namespaces.apply(Change::ListEnds);
         drop(world);
-        memory.cache.set_keys(Kind::Access, Keys::new(KeySet::generate(now())));
-        memory.cache.set_keys(Kind::Connection, Keys::new(KeySet::generate(now())));
+        for kind in Kind::ALL {
+            memory.cache.set_keys(kind, Keys::new(KeySet::generate(now())));
+        }
         memory
     }
 

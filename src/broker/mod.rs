@@ -4,6 +4,7 @@
 //! any number of replicas serve the same answers, from caches, and write straight to the API server. It places nothing
 //! and runs nothing. No type of the cluster reaches a client, no wire type reaches the cluster.
 
+mod agents;
 mod auth;
 mod availability;
 mod body;
@@ -56,9 +57,11 @@ pub use self::serve::run;
 pub use self::store::Keys;
 pub use self::store::Store;
 
+use self::agents::Agents;
 use crate::requirement::Dialect;
 use crate::token;
 use crate::token::Claims;
+use crate::token::agent::ImageFormat;
 
 /// What a broker is told when it starts.
 #[derive(Clone, Debug)]
@@ -122,6 +125,12 @@ pub struct Rules {
     pub autorun_file_arguments_max_size: usize,
     /// Most characters of each.
     pub autorun_file_arguments_max_argument_length: usize,
+    /// Most pixels in width of a screenshot whose caller does not say.
+    pub session_screenshot_max_width: u32,
+    /// Most pixels in height of a screenshot whose caller does not say.
+    pub session_screenshot_max_height: u32,
+    /// Format of screenshots.
+    pub session_screenshot_format: ImageFormat,
     /// How much of the requirement language is allowed.
     pub dialect: Dialect,
 }
@@ -136,6 +145,9 @@ impl Default for Rules {
             create_sessions_queue_max_time_seconds: 1800,
             autorun_file_arguments_max_size: 50,
             autorun_file_arguments_max_argument_length: 150,
+            session_screenshot_max_width: 160,
+            session_screenshot_max_height: 100,
+            session_screenshot_format: ImageFormat::Png,
             dialect: Dialect::Extended,
         }
     }
@@ -145,6 +157,8 @@ impl Default for Rules {
 pub struct App {
     /// The cluster.
     pub store: Arc<dyn Store>,
+    /// The agents, as far as they are called.
+    pub agents: Agents,
     /// What the API allows.
     pub rules: Rules,
     /// The clock.

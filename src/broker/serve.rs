@@ -21,6 +21,7 @@ use tokio::sync::watch;
 use super::App;
 use super::GatewaySettings;
 use super::Settings;
+use super::agents::Agents;
 use super::gateway;
 use super::gateway::DnsNames;
 use super::kube_store::KubeStore;
@@ -103,7 +104,7 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
     let names = Arc::new(names);
 
     let store = Arc::new(KubeStore::new(client, &namespace));
-    let app = Arc::new(App { store: Arc::clone(&store) as _, rules, now: clock });
+    let app = Arc::new(App { store: Arc::clone(&store) as _, agents: Agents::default(), rules, now: clock });
     let end = end_signal()?;
     let (tell_ready, ready) = watch::channel(false);
     let health = health::serve(health_address, ready, Arc::new(Registry::default()));

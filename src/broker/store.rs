@@ -113,7 +113,7 @@ pub trait Store: Send + Sync + 'static {
     /// Whether all caches are filled and keys are there.
     fn is_ready(&self) -> bool;
 
-    /// The keys of a kind of token that brokers sign.
+    /// The keys of a kind of token.
     fn keys(&self, kind: Kind) -> Option<Arc<Keys>>;
 
     /// The client of this uid.

@@ -94,6 +94,7 @@ mod tests {
     use tower::ServiceExt;
 
     use super::super::Rules;
+    use super::super::agents::Agents;
     use super::super::cache::Change;
     use super::super::memory::Memory;
     use super::super::memory::merge;
@@ -135,7 +136,8 @@ mod tests {
     }
 
     async fn send(memory: &Arc<Memory>, request: Request<Body>) -> (u16, String, String) {
-        let app = Arc::new(App { store: Arc::clone(memory) as _, rules: Rules::default(), now });
+        let app =
+            Arc::new(App { store: Arc::clone(memory) as _, agents: Agents::default(), rules: Rules::default(), now });
         let response = router(app).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let kind = response.headers().get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());
@@ -173,9 +175,14 @@ mod tests {
         let memory = with_session(json!({}));
         let sign = |claims: &ConnectionClaims| signed(&memory, Kind::Connection, claims);
         let agents = AgentClaims {
+            action: token::agent::Action::Screenshot,
             server_uid: "uid-s1".into(),
+            session_id: ID.into(),
+            attempt: 1,
+            client_uid: "uid-red".into(),
             iat: now().as_second(),
             exp: now().as_second() + 60,
+            jti: "j".into(),
             aud: Kind::Connection.audience().into(),
         };
         let keys = memory.cache.keys(Kind::Connection).unwrap();

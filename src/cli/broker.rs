@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::ValueEnum;
 
 use crate::broker::GatewaySettings;
 use crate::broker::Rules;
 use crate::broker::Settings;
 use crate::broker::Tls;
 use crate::requirement::Dialect;
+use crate::token::agent::ImageFormat;
 
 /// Flags of the broker.
 #[derive(Args, Clone, Debug)]
@@ -76,9 +78,26 @@ pub struct BrokerArgs {
     /// How many characters each of them may have
     #[arg(long, env = "DCV_AUTORUN_FILE_ARGUMENTS_MAX_ARGUMENT_LENGTH", default_value_t = 150, value_parser = clap::value_parser!(u16).range(0..=4096))]
     autorun_file_arguments_max_argument_length: u16,
+    /// Most pixels in width of a screenshot, when the request does not say
+    #[arg(long, env = "DCV_SESSION_SCREENSHOT_MAX_WIDTH", default_value_t = 160, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    session_screenshot_max_width: u32,
+    /// Most pixels in height of a screenshot, when the request does not say
+    #[arg(long, env = "DCV_SESSION_SCREENSHOT_MAX_HEIGHT", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=65_535))]
+    session_screenshot_max_height: u32,
+    /// Format of screenshots
+    #[arg(long, env = "DCV_SESSION_SCREENSHOT_FORMAT", value_enum, default_value_t = ScreenshotFormat::Png)]
+    session_screenshot_format: ScreenshotFormat,
     /// Refuses requirements that use more than Session Manager documents: its 25 properties and tags
     #[arg(long, env = "DCV_STRICT_REQUIREMENTS")]
     strict_requirements: bool,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug)]
+enum ScreenshotFormat {
+    /// Exact
+    Png,
+    /// Smaller, for screens that are pictures themselves
+    Jpeg,
 }
 
 impl BrokerArgs {
@@ -104,6 +123,9 @@ impl BrokerArgs {
             create_sessions_queue_max_time_seconds,
             autorun_file_arguments_max_size,
             autorun_file_arguments_max_argument_length,
+            session_screenshot_max_width,
+            session_screenshot_max_height,
+            session_screenshot_format,
             strict_requirements,
         } = self;
         Settings {
@@ -128,6 +150,12 @@ impl BrokerArgs {
                 create_sessions_queue_max_time_seconds,
                 autorun_file_arguments_max_size: autorun_file_arguments_max_size.into(),
                 autorun_file_arguments_max_argument_length: autorun_file_arguments_max_argument_length.into(),
+                session_screenshot_max_width,
+                session_screenshot_max_height,
+                session_screenshot_format: match session_screenshot_format {
+                    ScreenshotFormat::Png => ImageFormat::Png,
+                    ScreenshotFormat::Jpeg => ImageFormat::Jpeg,
+                },
                 dialect: if strict_requirements { Dialect::Documented } else { Dialect::Extended },
             },
         }
@@ -170,6 +198,21 @@ mod tests {
         assert!(gateway(&mutual).is_err());
         let mutual = [&mutual[..], &["--gateway-to-broker-connector-trust-store-file", "ca"]].concat();
         assert_eq!(gateway(&mutual).unwrap().client_authorities, Some("ca".into()));
+    }
+
+    #[test]
+    fn screenshots_are_of_the_size_and_format_that_the_flags_say() {
+        let flags = ["--session-screenshot-max-width", "320", "--session-screenshot-max-height", "200"];
+        let rules = parse(&[&flags[..], &["--session-screenshot-format", "jpeg"]].concat()).unwrap().rules;
+        assert_eq!((rules.session_screenshot_max_width, rules.session_screenshot_max_height), (320, 200));
+        assert_eq!(rules.session_screenshot_format, ImageFormat::Jpeg);
+        for bad in [
+            "--session-screenshot-max-width=0",
+            "--session-screenshot-max-height=-1",
+            "--session-screenshot-format=gif",
+        ] {
+            assert!(parse(&[bad]).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! module knows signatures and times; what has become of a token's session or client is told by its callers.
 //! Tokens are never stored and never logged.
 
+pub mod agent;
 mod keys;
 mod password;
 pub mod verifier;
@@ -152,16 +153,28 @@ impl Claims for ConnectionClaims {
     }
 }
 
-/// What a broker's token for an agent says.
+/// What a broker's token for an agent says: one action on one session, for the time it takes to ask for it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AgentClaims {
+    /// What it allows.
+    pub action: agent::Action,
     /// Uid of the `DcvServer` whose agent is called.
     #[serde(rename = "serverUid")]
     pub server_uid: String,
+    /// Id of the session on the host.
+    #[serde(rename = "sessionId")]
+    pub session_id: String,
+    /// The session's attempt.
+    pub attempt: i32,
+    /// Uid of the `ApiClient` that asked the broker.
+    #[serde(rename = "clientUid")]
+    pub client_uid: String,
     /// When it was issued, in seconds since 1970.
     pub iat: i64,
     /// When it ends, in seconds since 1970.
     pub exp: i64,
+    /// Id of the token.
+    pub jti: String,
     /// Audience.
     pub aud: String,
 }

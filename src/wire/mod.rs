@@ -7,6 +7,7 @@
 //! ignore unknown properties and accept the spellings that the guide and its clients use beside the file's.
 
 mod create;
+mod screenshot;
 mod server;
 mod session;
 
@@ -17,6 +18,12 @@ use schemars::json_schema;
 pub use create::CreateSessionRequestData;
 pub use create::CreateSessionsResponse;
 pub use create::UnsuccessfulCreateSessionRequestData;
+pub use screenshot::GetSessionScreenshotRequestData;
+pub use screenshot::GetSessionScreenshotSuccessfulResponse;
+pub use screenshot::GetSessionScreenshotUnsuccessfulResponse;
+pub use screenshot::GetSessionScreenshotsResponse;
+pub use screenshot::SessionScreenshot;
+pub use screenshot::SessionScreenshotImage;
 pub use server::Aws;
 pub use server::CpuInfo;
 pub use server::CpuLoadAverage;
@@ -135,6 +142,14 @@ mod tests {
         DeleteSessionsResponse: RequestId, SuccessfulList [DeleteSessionSuccessfulResponse], \
             UnsuccessfulList [DeleteSessionUnsuccessfulResponse]
         DeleteSessionRequestData: SessionId, Owner, Force boolean
+        GetSessionScreenshotRequestData: SessionId, MaxWidth int64, MaxHeight int64
+        GetSessionScreenshotsResponse: RequestId, SuccessfulList [GetSessionScreenshotSuccessfulResponse], \
+            UnsuccessfulList [GetSessionScreenshotUnsuccessfulResponse]
+        GetSessionScreenshotSuccessfulResponse: SessionScreenshot -> SessionScreenshot
+        SessionScreenshot: SessionId, Images [SessionScreenshotImage]
+        SessionScreenshotImage: Format, Data, CreationTime date-time, Primary boolean
+        GetSessionScreenshotUnsuccessfulResponse: \
+            GetSessionScreenshotRequestData -> GetSessionScreenshotRequestData, FailureReason
         GetSessionConnectionDataResponse: Session -> Session, ConnectionToken";
 
     fn documented() -> BTreeMap<String, Vec<(String, Value)>> {
@@ -197,6 +212,8 @@ mod tests {
         add::<CreateSessionsResponse>(&mut generator);
         add::<DeleteSessionRequestData>(&mut generator);
         add::<DeleteSessionsResponse>(&mut generator);
+        add::<GetSessionScreenshotRequestData>(&mut generator);
+        add::<GetSessionScreenshotsResponse>(&mut generator);
         add::<GetSessionConnectionDataResponse>(&mut generator);
         let ours: BTreeMap<_, _> = generator
             .take_definitions(true)

@@ -63,6 +63,7 @@ pub struct Cache {
     world: RwLock<World>,
     access_keys: ArcSwapOption<Keys>,
     connection_keys: ArcSwapOption<Keys>,
+    agent_keys: ArcSwapOption<Keys>,
 }
 
 /// The namespace of a client: its tenant.
@@ -161,24 +162,22 @@ impl Cache {
         self.world.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes new keys of a kind; other kinds than brokers sign are not kept.
+    /// Takes new keys of a kind.
     pub fn set_keys(&self, kind: Kind, keys: Keys) {
-        if let Some(slot) = self.key_slot(kind) {
-            slot.store(Some(Arc::new(keys)));
-        }
+        self.key_slot(kind).store(Some(Arc::new(keys)));
     }
 
-    fn key_slot(&self, kind: Kind) -> Option<&ArcSwapOption<Keys>> {
+    fn key_slot(&self, kind: Kind) -> &ArcSwapOption<Keys> {
         match kind {
-            Kind::Access => Some(&self.access_keys),
-            Kind::Connection => Some(&self.connection_keys),
-            Kind::Agent => None,
+            Kind::Access => &self.access_keys,
+            Kind::Connection => &self.connection_keys,
+            Kind::Agent => &self.agent_keys,
         }
     }
 
     /// The keys of a kind.
     pub fn keys(&self, kind: Kind) -> Option<Arc<Keys>> {
-        self.key_slot(kind)?.load_full()
+        self.key_slot(kind).load_full()
     }
 
     /// Whether every copy is filled and the keys are there.
@@ -188,8 +187,7 @@ impl Cache {
             && world.servers.is_filled()
             && world.clients.is_filled()
             && world.namespaces.is_filled()
-            && self.keys(Kind::Access).is_some()
-            && self.keys(Kind::Connection).is_some()
+            && Kind::ALL.iter().all(|kind| self.keys(*kind).is_some())
     }
 
     /// The client of this uid.

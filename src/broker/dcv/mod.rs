@@ -6,6 +6,7 @@ mod convert;
 mod create;
 mod delete;
 mod page;
+mod screenshots;
 mod servers;
 mod sessions;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/deleteSessions", post(delete::delete_sessions))
         .route("/describeSessions", post(sessions::describe_sessions))
         .route("/describeServers", post(servers::describe_servers))
+        .route("/getSessionScreenshots", post(screenshots::session_screenshots))
         .route("/sessionConnectionData/{session_id}/{user}", get(connection::session_connection_data))
 }
 

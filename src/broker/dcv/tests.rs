@@ -18,6 +18,7 @@ use tower::ServiceExt;
 
 use super::super::App;
 use super::super::Rules;
+use super::super::agents::Agents;
 use super::super::cache::Change;
 use super::super::memory::Memory;
 use super::super::memory::NOW;
@@ -36,8 +37,8 @@ use crate::token::Kind;
 use crate::token::Password;
 
 /// A broker with the client `red` (of namespace red) and its access token.
-struct Broker {
-    memory: Arc<Memory>,
+pub(super) struct Broker {
+    pub memory: Arc<Memory>,
     router: Router,
     token: String,
 }
@@ -56,14 +57,23 @@ fn client(name: &str, password: &Password, spec: Value) -> ApiClient {
 }
 
 fn start(rules: Rules) -> (Arc<Memory>, Router) {
+    start_with(rules, Agents::default())
+}
+
+fn start_with(rules: Rules, agents: Agents) -> (Arc<Memory>, Router) {
     let memory = Arc::new(Memory::new());
-    let app = App { store: Arc::clone(&memory) as _, rules, now };
+    let app = App { store: Arc::clone(&memory) as _, agents, rules, now };
     (memory, router(Arc::new(app)))
 }
 
 impl Broker {
     async fn new(rules: Rules) -> Self {
-        let (memory, router) = start(rules);
+        Self::with_agents(rules, Agents::default()).await
+    }
+
+    /// With agents that answer.
+    pub async fn with_agents(rules: Rules, agents: Agents) -> Self {
+        let (memory, router) = start_with(rules, agents);
         let mut broker = Self { memory, router, token: String::new() };
         broker.token = broker.log_in("red", json!({})).await;
         broker
@@ -89,7 +99,7 @@ impl Broker {
     }
 
     /// A call that must succeed.
-    async fn ask(&self, path: &str, body: Value) -> Value {
+    pub async fn ask(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.post(path, body).await;
         assert_eq!(status, 200, "{answer}");
         answer
@@ -103,11 +113,11 @@ impl Broker {
         self.ask("/describeSessions", json!({})).await["Sessions"].as_array().unwrap().clone()
     }
 
-    fn put_server(&self, name: &str, spec: Value, status: Value) {
+    pub fn put_server(&self, name: &str, spec: Value, status: Value) {
         self.memory.add_server(name, spec, status);
     }
 
-    fn put_session(&self, uid: &str, changes: Value) {
+    pub fn put_session(&self, uid: &str, changes: Value) {
         self.memory.add_session(uid, changes);
     }
 
@@ -163,7 +173,8 @@ async fn health_and_unknown_paths_need_no_token_and_answer_json() {
 #[tokio::test]
 async fn a_broker_that_is_starting_says_so() {
     let memory = Memory::starting();
-    let router = router(Arc::new(App { store: Arc::new(memory), rules: Rules::default(), now }));
+    let router =
+        router(Arc::new(App { store: Arc::new(memory), agents: Agents::default(), rules: Rules::default(), now }));
     for (method, path) in [("GET", "/health"), ("POST", "/describeSessions"), ("POST", "/oauth2/token")] {
         let request = Request::builder().method(method).uri(path).body(Body::empty()).unwrap();
         let expected = (StatusCode::SERVICE_UNAVAILABLE, error("The broker is starting, try again"));
@@ -270,6 +281,7 @@ async fn every_call_needs_a_token_of_the_right_kind() {
         ("POST", "/describeSessions"),
         ("POST", "/describeServers"),
         ("POST", "/deleteSessions"),
+        ("POST", "/getSessionScreenshots"),
         ("GET", "/sessionConnectionData/aSession/aOwner"),
     ];
     for (method, path) in paths {
@@ -380,6 +392,12 @@ async fn structural_errors_are_refused_as_a_whole() {
         ("/createSessions", "[[\"a\", \"ann\", \"VIRTUAL\"]]"),
         ("/createSessions", "[{\"Name\": 1}]"),
         ("/deleteSessions", "[{\"Force\": \"true\"}]"),
+        ("/getSessionScreenshots", ""),
+        ("/getSessionScreenshots", "{}"),
+        ("/getSessionScreenshots", "[null]"),
+        ("/getSessionScreenshots", "[{\"SessionId\": 1}]"),
+        ("/getSessionScreenshots", "[{\"SessionId\": \"a\", \"MaxWidth\": 1.5}]"),
+        ("/getSessionScreenshots", "[{\"SessionId\": \"a\", \"MaxHeight\": \"1\"}]"),
         ("/describeSessions", "[]"),
         ("/describeSessions", "{\"SessionIds\": [null]}"),
         ("/describeSessions", "{\"MaxResults\": 0}"),
@@ -396,6 +414,7 @@ async fn structural_errors_are_refused_as_a_whole() {
     }
     let many = vec![json!({}); 1001];
     assert_eq!(broker.post("/deleteSessions", json!(many)).await.0, 400);
+    assert_eq!(broker.post("/getSessionScreenshots", json!(many)).await.0, 400);
     let (status, answer) = broker.send(Request::post("/createSessions"), &" ".repeat(5 << 20)).await;
     assert_eq!((status, answer), (StatusCode::PAYLOAD_TOO_LARGE, error("The request is too large")));
     for body in ["", "null", "{}", "{\"SessionIds\": [], \"Filters\": [], \"NextToken\": null, \"New\": 1}"] {

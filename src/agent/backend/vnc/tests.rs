@@ -112,6 +112,10 @@ impl View for Cluster {
         Arc::new(self.keys.public())
     }
 
+    fn agent_keys(&self) -> Arc<JwkSet> {
+        self.keys()
+    }
+
     fn session(&self, id: &str) -> Option<Arc<DcvSession>> {
         let session = json!({
             "apiVersion": "dcv-operator.io/v1alpha1",
@@ -374,9 +378,14 @@ async fn who_has_no_good_token_learns_nothing() {
         served.sign(&claims)
     };
     let agent_token = served.sign(&AgentClaims {
+        action: token::agent::Action::Screenshot,
         server_uid: SERVER_UID.into(),
+        session_id: "one".into(),
+        attempt: 1,
+        client_uid: "client".into(),
         iat: NOW,
         exp: NOW + 60,
+        jti: "j".into(),
         aud: token::Kind::Agent.audience().into(),
     });
     let wrong = [
