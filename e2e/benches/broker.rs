@@ -158,13 +158,13 @@ async fn serve_bare(port: u16, folder: &Path, answer: &Path) {
 }
 
 async fn start_bare(stand: &Stand, portal: &Portal, answer: &[u8]) -> (Bare, Portal) {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
+    let free = TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("a free port").port();
     let file = stand.folder().join("bare-answer.json");
     fs::write(&file, answer).expect("the folder of the stand can be written");
     let program = env::current_exe().expect("it runs");
-    let child = Command::new(program).arg("bare").arg(port.to_string()).arg(stand.folder()).arg(&file).spawn();
+    let child = Command::new(program).arg("bare").arg(free.to_string()).arg(stand.folder()).arg(&file).spawn();
     let bare = Bare(child.expect("it can be run again"));
-    let base = format!("https://localhost:{port}");
+    let base = format!("https://localhost:{free}");
     let portal = Portal { http: portal.http.clone(), base, token: portal.token.clone() };
     eventually("the bare server to answer", seconds(10), async || {
         let request = portal.http.post(format!("{}/describeSessions", portal.base)).json(&json!({}));
