@@ -8,12 +8,16 @@ use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
 
+use super::broker;
+
 /// Remote-desktop sessions of a cluster, beyond what manifests say
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-dcv", bin_name = "kubectl dcv", version, max_term_width = 100)]
 pub(super) struct Args {
     #[command(flatten)]
     pub connection: ConnectionArgs,
+    #[command(flatten)]
+    pub broker: broker::Options,
     #[command(subcommand)]
     pub command: Command,
 }
@@ -37,6 +41,15 @@ pub(super) struct ConnectionArgs {
 
 #[derive(Subcommand, Debug)]
 pub(super) enum Command {
+    #[command(flatten)]
+    Cluster(ClusterCommand),
+    #[command(flatten)]
+    Broker(broker::Call),
+}
+
+/// A command that asks the API server.
+#[derive(Subcommand, Debug)]
+pub(super) enum ClusterCommand {
     /// Say whether a session gets a server now, which one, and if none what stands in the way and what would help
     #[command(after_help = "It reads servers, sessions and namespaces with your own rights, and changes nothing.\n\n\
                             Exit code: 0 when every session has or would get a server, 1 when not.\n\n\
@@ -198,7 +211,9 @@ mod tests {
             Args::try_parse_from(["kubectl-dcv", "clients", "-n", "a", "list", "--context", "b", "-A", "-owide"])
                 .unwrap();
         assert_eq!((args.connection.namespace.as_deref(), args.connection.context.as_deref()), (Some("a"), Some("b")));
-        let Command::Clients(ClientsCommand::List(selection)) = args.command else { panic!("not a list") };
+        let Command::Cluster(ClusterCommand::Clients(ClientsCommand::List(selection))) = args.command else {
+            panic!("not a list")
+        };
         assert!(selection.all_namespaces && selection.output == Some(ListFormat::Wide));
     }
 

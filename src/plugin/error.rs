@@ -68,7 +68,7 @@ pub(super) fn words(error: &Error) -> String {
 }
 
 /// The chain of causes, leaving out what has been said already.
-fn causes(error: &dyn StdError) -> String {
+pub(super) fn causes(error: &dyn StdError) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(cause) = next {

@@ -1,9 +1,10 @@
-//! What `kubectl dcv` does: the things that a manifest alone cannot say.
+//! What `kubectl dcv` does: the things that a manifest alone cannot say, and what Session Manager's own client says.
 //!
-//! It acts with the rights of the person who calls it, and needs nothing in the cluster but our definitions. Data goes to
-//! stdout, talk and errors to stderr, in kubectl's words.
+//! It acts with the rights of the person who calls it, and needs nothing in the cluster but our definitions; the commands
+//! of `broker` need no cluster at all. Data goes to stdout, talk and errors to stderr, in kubectl's words.
 
 mod args;
+mod broker;
 mod clients;
 mod connection;
 mod error;
@@ -22,7 +23,9 @@ use clap::Parser;
 
 use args::Args;
 use args::ClientsCommand;
+use args::ClusterCommand;
 use args::Command;
+use args::ConnectionArgs;
 use error::Error;
 
 /// What a command has to say once it is done.
@@ -37,7 +40,7 @@ struct Answer {
 }
 
 /// Runs the command line `arguments`, the program's name first: 0 when done, 1 when it failed or the answer
-/// is a no, 2 when it is not understood.
+/// is a no, 2 when it is not understood. Commands that ask a broker have exit codes of their own.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
@@ -50,8 +53,19 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     // An error only when there is one already, which is as good.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let Args { connection, broker, command } = args;
+    match command {
+        Command::Cluster(command) => run_on_cluster(&connection, command),
+        Command::Broker(call) => {
+            let limit = Some(connection.request_timeout).filter(|limit| !limit.is_zero());
+            broker::run(&broker, &call, limit)
+        }
+    }
+}
+
+fn run_on_cluster(connection: &ConnectionArgs, command: ClusterCommand) -> ExitCode {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.map_err(Error::Runtime).and_then(|runtime| runtime.block_on(answer(args)));
+    let done = runtime.map_err(Error::Runtime).and_then(|runtime| runtime.block_on(answer(connection, command)));
     match done.and_then(|answer| show(&answer).map(|()| answer.is_no)) {
         Ok(false) => ExitCode::SUCCESS,
         Ok(true) => ExitCode::FAILURE,
@@ -62,16 +76,17 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-async fn answer(args: Args) -> Result<Answer, Error> {
-    let Args { connection, command } = args;
-    let (client, namespace) = connection::client(&connection).await?;
+async fn answer(connection: &ConnectionArgs, command: ClusterCommand) -> Result<Answer, Error> {
+    let (client, namespace) = connection::client(connection).await?;
     match command {
-        Command::Explain(question) => explain::explain(client, &namespace, &question).await,
-        Command::Clients(ClientsCommand::Register(registration)) => {
+        ClusterCommand::Explain(question) => explain::explain(client, &namespace, &question).await,
+        ClusterCommand::Clients(ClientsCommand::Register(registration)) => {
             clients::register(client, &namespace, &registration).await
         }
-        Command::Clients(ClientsCommand::List(selection)) => clients::list(client, &namespace, &selection).await,
-        Command::Clients(ClientsCommand::Unregister(which)) => clients::unregister(client, &namespace, &which).await,
+        ClusterCommand::Clients(ClientsCommand::List(selection)) => clients::list(client, &namespace, &selection).await,
+        ClusterCommand::Clients(ClientsCommand::Unregister(which)) => {
+            clients::unregister(client, &namespace, &which).await
+        }
     }
 }
 
