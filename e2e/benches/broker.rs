@@ -164,8 +164,8 @@ async fn start_bare(stand: &Stand, portal: &Portal, answer: &[u8]) -> (Bare, Por
     let program = env::current_exe().expect("it runs");
     let child = Command::new(program).arg("bare").arg(free.to_string()).arg(stand.folder()).arg(&file).spawn();
     let bare = Bare(child.expect("it can be run again"));
-    let base = format!("https://localhost:{free}");
-    let portal = Portal { http: portal.http.clone(), base, token: portal.token.clone() };
+    let url = format!("https://localhost:{free}");
+    let portal = Portal { http: portal.http.clone(), base: url, token: portal.token.clone() };
     eventually("the bare server to answer", seconds(10), async || {
         let request = portal.http.post(format!("{}/describeSessions", portal.base)).json(&json!({}));
         request.send().await.map(drop).map_err(|error| error.to_string())
