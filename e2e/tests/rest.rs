@@ -276,3 +276,36 @@ async fn tokens_outlive_a_broker_and_every_replica_answers_the_same() {
     assert_eq!(ids(&one).await, ids(&two).await);
     sessions.delete_namespace().await;
 }
+
+#[tokio::test]
+async fn what_is_deleted_by_rest_is_shown_for_the_time_of_the_setting_and_by_kubectl_not_at_all() {
+    const NOT: &str = "--delete-session-duration-seconds=0";
+    const SHOWN: &str = "--delete-session-duration-seconds=5";
+    let stand = Stand::fake().await;
+    let broker = stand.role("broker-1").kill().await.restart_without(&[NOT]).await;
+    let broker = broker.kill().await.restart_with(&[SHOWN]).await;
+    let (sessions, rest) = tenant(&stand, "retention").await;
+    let rest = rest.at(&stand.broker_urls()[0]);
+    let by_rest = rest.create(desktop("by REST", "ann")).await;
+    let by_kubectl = rest.create(desktop("by kubectl", "ann")).await;
+    for id in [&by_rest, &by_kubectl] {
+        rest.until_state(id, "READY").await;
+    }
+    rest.delete(&by_rest, "ann").await;
+    let deleted = rest.until_state(&by_rest, "DELETED").await;
+    assert!(deleted.get("StateReason").is_some(), "{deleted}");
+    let again = rest.post("/deleteSessions", &json!([{"SessionId": by_rest, "Owner": "ann"}])).await;
+    assert_eq!(again.successful(), &vec![json!({"SessionId": by_rest, "State": "DELETED"})]);
+
+    let object = stand.all_sessions().await.into_iter().find(|session| session.id() == by_kubectl);
+    let name = object.expect("it is there").name_any();
+    stand.kubectl(&["delete", "dcvsession", "-n", &sessions.namespace, &name], "").await.expect("it can be deleted");
+    assert_eq!(rest.describe(&by_kubectl).await, None, "kubectl has waited until the object was gone");
+
+    rest.until_gone(&by_rest).await;
+    let object = stand.all_sessions().await.into_iter().find(|session| session.id() == by_rest);
+    assert!(object.expect("its object stays longer").is_finished());
+    sessions.delete_namespace().await;
+    let broker = broker.kill().await.restart_without(&[SHOWN]).await;
+    broker.kill().await.restart_with(&[NOT]).await;
+}
