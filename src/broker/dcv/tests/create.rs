@@ -10,7 +10,8 @@ async fn a_created_session_is_answered_described_and_described_by_id() {
     let session = &answer["SuccessfulList"][0];
     let id = session["Id"].as_str().unwrap();
     let expected = json!({"Id": id, "Name": "My desktop", "Owner": "ann", "Type": "VIRTUAL", "State": "CREATING",
-        "MaxConcurrentClients": 3, "CreationTime": "2026-11-21T10:00:00.000Z", "NumOfConnections": 0});
+        "StateReason": "Waiting to be placed on a server", "MaxConcurrentClients": 3,
+        "CreationTime": "2026-11-21T10:00:00.000Z", "NumOfConnections": 0});
     assert_eq!(*session, expected, "the substate comes from the default of the API server's schema");
     assert_eq!(answer["UnsuccessfulList"], json!([]));
     assert!(uuid::Uuid::try_parse(answer["RequestId"].as_str().unwrap()).is_ok());

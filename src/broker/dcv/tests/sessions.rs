@@ -78,9 +78,9 @@ async fn states_are_shown_as_documented() {
         .map(|session| json!([session["Id"], session["State"], session["Substate"], session["StateReason"]]))
         .collect();
     let expected = [
-        json!(["a", "CREATING", "PENDING_PREPARATION", null]),
-        json!(["b", "DELETING", null, null]),
-        json!(["c", "DELETED", null, null]),
+        json!(["a", "CREATING", "PENDING_PREPARATION", "Waiting to be placed on a server"]),
+        json!(["b", "DELETING", null, "Being closed as asked"]),
+        json!(["c", "DELETED", null, "Closed as asked"]),
         json!(["e", "UNKNOWN", null, "no"]),
     ];
     assert_eq!(shown, expected, "deleted ones for the retention time, those being removed not at all");
