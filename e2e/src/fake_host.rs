@@ -68,6 +68,12 @@ impl FakeHost {
         }
     }
 
+    /// All that is known of a living session.
+    pub async fn session(&self, id: &str) -> Option<Value> {
+        let all: BTreeMap<String, Vec<Value>> = self.ask("/v1/sessions").await;
+        all.into_values().flatten().find(|session| session["id"] == id)
+    }
+
     /// Closes every session, behind the agents' backs.
     pub async fn clear(&self) {
         for (id, server) in self.sessions().await {

@@ -1,5 +1,7 @@
 //! The store over a real cluster: caches fed by watches, writes to the API server.
 
+mod writes;
+
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -443,6 +445,15 @@ impl Store for KubeStore {
 
     fn delete<'a>(&'a self, _client: &'a ApiClient, session: &'a DcvSession) -> BoxFuture<'a, Result<(), StoreError>> {
         self.remove(session).boxed()
+    }
+
+    fn set_permissions<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        session: &'a DcvSession,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.permit(session, text).boxed()
     }
 }
 

@@ -219,6 +219,21 @@ impl Store for Memory {
         self.cache.assume_session_gone(session);
         std::future::ready(Ok(())).boxed()
     }
+    fn set_permissions<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        session: &'a DcvSession,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        if let Some(refusal) = self.refusal.lock().unwrap().take() {
+            return std::future::ready(Err(refusal)).boxed();
+        }
+        self.note(format!("permit {} {text}", session.name_any()));
+        let mut session = session.clone();
+        session.spec.permissions = Some(text.to_owned());
+        self.put_session(session);
+        std::future::ready(Ok(())).boxed()
+    }
 }
 
 /// What makes a session READY on `server`.

@@ -176,4 +176,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes a session's object.
     fn delete<'a>(&'a self, client: &'a ApiClient, session: &'a DcvSession) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Replaces the text of a session's permissions.
+    fn set_permissions<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        session: &'a DcvSession,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
 }

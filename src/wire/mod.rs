@@ -7,6 +7,7 @@
 //! ignore unknown properties and accept the spellings that the guide and its clients use beside the file's.
 
 mod create;
+mod permissions;
 mod screenshot;
 mod server;
 mod session;
@@ -18,6 +19,10 @@ use schemars::json_schema;
 pub use create::CreateSessionRequestData;
 pub use create::CreateSessionsResponse;
 pub use create::UnsuccessfulCreateSessionRequestData;
+pub use permissions::UpdateSessionPermissionsRequestData;
+pub use permissions::UpdateSessionPermissionsResponse;
+pub use permissions::UpdateSessionPermissionsSuccessfulResponse;
+pub use permissions::UpdateSessionPermissionsUnsuccessfulResponse;
 pub use screenshot::GetSessionScreenshotRequestData;
 pub use screenshot::GetSessionScreenshotSuccessfulResponse;
 pub use screenshot::GetSessionScreenshotUnsuccessfulResponse;
@@ -142,6 +147,11 @@ mod tests {
         DeleteSessionsResponse: RequestId, SuccessfulList [DeleteSessionSuccessfulResponse], \
             UnsuccessfulList [DeleteSessionUnsuccessfulResponse]
         DeleteSessionRequestData: SessionId, Owner, Force boolean
+        UpdateSessionPermissionsRequestData: SessionId, Owner, PermissionsFile
+        UpdateSessionPermissionsSuccessfulResponse: SessionId
+        UpdateSessionPermissionsUnsuccessfulResponse: SessionId, FailureReason
+        UpdateSessionPermissionsResponse: RequestId, SuccessfulList [UpdateSessionPermissionsSuccessfulResponse], \
+            UnsuccessfulList [UpdateSessionPermissionsUnsuccessfulResponse]
         GetSessionScreenshotRequestData: SessionId, MaxWidth int64, MaxHeight int64
         GetSessionScreenshotsResponse: RequestId, SuccessfulList [GetSessionScreenshotSuccessfulResponse], \
             UnsuccessfulList [GetSessionScreenshotUnsuccessfulResponse]
@@ -212,6 +222,8 @@ mod tests {
         add::<CreateSessionsResponse>(&mut generator);
         add::<DeleteSessionRequestData>(&mut generator);
         add::<DeleteSessionsResponse>(&mut generator);
+        add::<UpdateSessionPermissionsRequestData>(&mut generator);
+        add::<UpdateSessionPermissionsResponse>(&mut generator);
         add::<GetSessionScreenshotRequestData>(&mut generator);
         add::<GetSessionScreenshotsResponse>(&mut generator);
         add::<GetSessionConnectionDataResponse>(&mut generator);

@@ -229,3 +229,28 @@ async fn a_close_names_the_object_it_means_and_one_that_ended_meanwhile_is_no_fa
     let outcome = Server::new(refused).store.order(&session(5), DesiredState::Closed).await;
     assert!(matches!(outcome, Err(StoreError::Refused(_))));
 }
+
+#[tokio::test]
+async fn permissions_name_the_session_they_mean_and_one_that_ended_meanwhile_is_told() {
+    let server = Server::new(|_, _| (200, session_value(9)));
+    server.store.permit(&session(5), "# none").await.unwrap();
+    let body = format!("{{\"metadata\":{{\"uid\":\"{ID}\"}},\"spec\":{{\"permissions\":\"# none\"}}}}");
+    let expected = format!("PATCH namespaces/red/dcvsessions/a?&fieldManager=dcv-broker {body}");
+    assert_eq!(server.calls(), [expected]);
+
+    let refusal = async |now: Value| {
+        let answer = move |method: &str, _: &str| match method {
+            "PATCH" => status(422, "Invalid", "spec.permissions: too long"),
+            _ => (200, now.clone()),
+        };
+        match Server::new(answer).store.permit(&session(5), "x").await {
+            Err(StoreError::Refused(words)) => words,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut finished = session_value(9);
+    finished["status"] = json!({"state": "DELETED", "conditions": [{"type": "Finished", "status": "True",
+        "reason": "EndedOnHost", "message": "", "lastTransitionTime": "2026-11-21T10:00:00Z"}]});
+    assert_eq!(refusal(finished).await, "The session has ended meanwhile");
+    assert_eq!(refusal(session_value(9)).await, "spec.permissions: too long");
+}

@@ -5,6 +5,7 @@
 mod connection;
 mod create;
 mod delete;
+mod permissions;
 mod requests;
 mod servers;
 mod sessions;
@@ -108,6 +109,12 @@ impl Broker {
     /// A call that must succeed.
     pub async fn ask(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.post(path, body).await;
+        assert_eq!(status, 200, "{answer}");
+        answer
+    }
+
+    async fn put(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.send(Request::put(path), &body.to_string()).await;
         assert_eq!(status, 200, "{answer}");
         answer
     }

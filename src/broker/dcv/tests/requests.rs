@@ -124,6 +124,7 @@ async fn every_call_needs_a_token_of_the_right_kind() {
         ("POST", "/describeSessions"),
         ("POST", "/describeServers"),
         ("POST", "/deleteSessions"),
+        ("PUT", "/sessionPermissions"),
         ("POST", "/getSessionScreenshots"),
         ("GET", "/sessionConnectionData/aSession/aOwner"),
     ];
@@ -218,6 +219,9 @@ async fn structural_errors_are_refused_as_a_whole() {
     }
     let many = vec![json!({}); 1001];
     assert_eq!(broker.post("/deleteSessions", json!(many)).await.0, 400);
+    for body in ["", "{}", "[{\"PermissionsFile\": 1}]", &json!(many).to_string()] {
+        assert_eq!(broker.send(Request::put("/sessionPermissions"), body).await.0, 400, "{body}");
+    }
     assert_eq!(broker.post("/getSessionScreenshots", json!(many)).await.0, 400);
     let (status, answer) = broker.send(Request::post("/createSessions"), &" ".repeat(5 << 20)).await;
     assert_eq!((status, answer), (StatusCode::PAYLOAD_TOO_LARGE, error("The request is too large")));
