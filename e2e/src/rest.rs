@@ -221,6 +221,13 @@ impl LoggedIn {
         assert_eq!(answer.successful(), &vec![json!({"SessionId": id})], "{answer:?}");
     }
 
+    /// The server `id` as describeServers shows it; `None` when it is not listed.
+    pub async fn describe_server(&self, id: &str) -> Option<Value> {
+        let answer = self.post("/describeServers", &json!({"ServerIds": [id]})).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.list("Servers").first().cloned()
+    }
+
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.rest
             .http

@@ -44,12 +44,14 @@ use super::promise::Reservation;
 use super::promise::Shortage;
 use super::store::Keys;
 use super::store::Located;
+use super::store::OtherView;
 use super::store::Position;
 use super::store::ServerView;
 use super::store::SessionView;
 use super::store::Store;
 use super::store::StoreError;
 use crate::api::ApiClient;
+use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::names;
 use crate::api::session::DesiredState;
@@ -422,6 +424,10 @@ impl Store for KubeStore {
         self.cache.servers(client)
     }
 
+    fn others(&self, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {
+        self.cache.others(client, ids)
+    }
+
     fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage> {
         self.cache.reserve(client, session, queue_size)
     }
@@ -454,6 +460,23 @@ impl Store for KubeStore {
         text: &'a str,
     ) -> BoxFuture<'a, Result<(), StoreError>> {
         self.permit(session, text).boxed()
+    }
+
+    fn open_server<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        server: &'a DcvServer,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.open(server).boxed()
+    }
+
+    fn close_server<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        server: &'a DcvServer,
+        force: bool,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.close(server, force).boxed()
     }
 }
 

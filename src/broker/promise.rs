@@ -219,6 +219,14 @@ impl Promises {
         ledger.retain_servers(exists);
     }
 
+    /// How many sessions are on a server or promised to it.
+    pub fn sessions_on(&self, server: &str, now: Instant) -> u32 {
+        let mut book = locked(&self.0);
+        book.expire(now);
+        let others = book.ledger.server(server).map_or(0, |candidate| candidate.others.sessions());
+        book.ledger.occupancy(server).sessions() + others
+    }
+
     /// Reserves a place for `session` of `namespace`: on a server if one fits now, else in the namespace's queue if it may
     /// wait and fewer than `queue_size` do.
     ///

@@ -8,6 +8,7 @@
 
 mod create;
 mod permissions;
+mod placement;
 mod screenshot;
 mod server;
 mod session;
@@ -23,6 +24,14 @@ pub use permissions::UpdateSessionPermissionsRequestData;
 pub use permissions::UpdateSessionPermissionsResponse;
 pub use permissions::UpdateSessionPermissionsSuccessfulResponse;
 pub use permissions::UpdateSessionPermissionsUnsuccessfulResponse;
+pub use placement::CloseServerRequestData;
+pub use placement::CloseServerSuccessfulResponse;
+pub use placement::CloseServerUnsuccessfulResponse;
+pub use placement::CloseServersResponse;
+pub use placement::OpenServerRequestData;
+pub use placement::OpenServerSuccessfulResponse;
+pub use placement::OpenServerUnsuccessfulResponse;
+pub use placement::OpenServersResponse;
 pub use screenshot::GetSessionScreenshotRequestData;
 pub use screenshot::GetSessionScreenshotSuccessfulResponse;
 pub use screenshot::GetSessionScreenshotUnsuccessfulResponse;
@@ -152,6 +161,16 @@ mod tests {
         UpdateSessionPermissionsUnsuccessfulResponse: SessionId, FailureReason
         UpdateSessionPermissionsResponse: RequestId, SuccessfulList [UpdateSessionPermissionsSuccessfulResponse], \
             UnsuccessfulList [UpdateSessionPermissionsUnsuccessfulResponse]
+        OpenServerRequestData: ServerId
+        OpenServerSuccessfulResponse: ServerId
+        OpenServerUnsuccessfulResponse: OpenServerRequestData -> OpenServerRequestData, FailureCode, FailureReason
+        OpenServersResponse: RequestId, SuccessfulList [OpenServerSuccessfulResponse], \
+            UnsuccessfulList [OpenServerUnsuccessfulResponse]
+        CloseServerRequestData: ServerId, Force boolean
+        CloseServerSuccessfulResponse: ServerId
+        CloseServerUnsuccessfulResponse: CloseServerRequestData -> CloseServerRequestData, FailureCode, FailureReason
+        CloseServersResponse: RequestId, SuccessfulList [CloseServerSuccessfulResponse], \
+            UnsuccessfulList [CloseServerUnsuccessfulResponse]
         GetSessionScreenshotRequestData: SessionId, MaxWidth int64, MaxHeight int64
         GetSessionScreenshotsResponse: RequestId, SuccessfulList [GetSessionScreenshotSuccessfulResponse], \
             UnsuccessfulList [GetSessionScreenshotUnsuccessfulResponse]
@@ -224,6 +243,10 @@ mod tests {
         add::<DeleteSessionsResponse>(&mut generator);
         add::<UpdateSessionPermissionsRequestData>(&mut generator);
         add::<UpdateSessionPermissionsResponse>(&mut generator);
+        add::<OpenServerRequestData>(&mut generator);
+        add::<OpenServersResponse>(&mut generator);
+        add::<CloseServerRequestData>(&mut generator);
+        add::<CloseServersResponse>(&mut generator);
         add::<GetSessionScreenshotRequestData>(&mut generator);
         add::<GetSessionScreenshotsResponse>(&mut generator);
         add::<GetSessionConnectionDataResponse>(&mut generator);

@@ -4,6 +4,7 @@ use jiff::SignedDuration;
 use jiff::Timestamp;
 
 use super::super::availability;
+use super::super::store::OtherView;
 use super::super::store::ServerView;
 use super::super::store::SessionView;
 use crate::api::DcvServer;
@@ -13,6 +14,7 @@ use crate::api::conditions::Reason;
 use crate::api::conditions::ServerCondition;
 use crate::api::conditions::SessionCondition;
 use crate::api::server;
+use crate::api::server::SessionOrigin;
 use crate::api::session::SessionState;
 use crate::wire;
 
@@ -107,19 +109,47 @@ fn ended(session: &DcvSession) -> &'static str {
     }
 }
 
-/// Where a session is: the part of a server that the guide shows there, and its id. Absent until it is placed.
+/// A desktop that no object stands for, as clients see it. One started by hand is described as one of ours; one that was
+/// ours is not: who has deleted it must never find it READY again.
+pub fn other(view: &OtherView, now: Timestamp) -> wire::Session {
+    let OtherView { session, server, .. } = view;
+    let (state, reason) = match session.origin {
+        SessionOrigin::Unclaimed => (
+            SessionState::Unknown,
+            "The session is gone, but its desktop still runs on the host until somebody ends it there",
+        ),
+        SessionOrigin::Manual if server.server.is_silent() => (SessionState::Unknown, "Its server does not answer"),
+        SessionOrigin::Manual => (SessionState::Ready, ""),
+    };
+    wire::Session {
+        id: session.id.clone(),
+        name: session.session_name.clone().unwrap_or_default(),
+        owner: session.owner.clone(),
+        server: Some(place(server, now)),
+        type_: session.type_.as_str().to_owned(),
+        state: state.as_str().to_owned(),
+        state_reason: text(reason),
+        creation_time: session.creation_time.as_ref().map(|time| time.0),
+        num_of_connections: session.num_of_connections.into(),
+        ..wire::Session::default()
+    }
+}
+
+/// The part of a server that the guide shows with a session, and its id where describeServers knows it.
+pub fn place(view: &ServerView, now: Timestamp) -> wire::Server {
+    let id = is_listed(view, now).then(|| uid(&view.server));
+    wire::Server { id, ..address(&view.server) }
+}
+
+/// Where a session is. Absent until it is placed.
 fn session_server(view: &SessionView, now: Timestamp) -> Option<wire::Server> {
     view.session.server_name()?;
-    let known = view.server.as_ref();
-    let mut shown = known.map(|view| address(&view.server)).unwrap_or_default();
+    let mut shown = view.server.as_ref().map(|view| place(view, now)).unwrap_or_default();
     if let Some(reached) = view.session.status.as_ref().and_then(|status| status.server.as_ref()) {
         shown.ip = Some(reached.ip.clone());
         shown.port = Some(reached.port.to_string());
         shown.web_url_path = Some(reached.web_url_path.clone());
         shown.endpoints = reached.endpoints.iter().map(endpoint).collect();
-    }
-    if let Some(view) = known.filter(|view| is_listed(view, now)) {
-        shown.id = Some(uid(&view.server));
     }
     Some(shown)
 }

@@ -1,13 +1,19 @@
 //! Which session an item of a call means, and why it means none.
 
 use super::super::App;
+use super::super::store::OtherView;
 use super::super::store::SessionView;
 use super::NO_SUCH_SESSION;
+use super::convert;
 use super::failure_reason;
 use super::is_shown;
 use crate::api::ApiClient;
 
 const WRONG_OWNER: &str = "Owner does not match the owner of the session";
+
+/// Text for a desktop that is listed but that no object here stands for: nothing can be asked of it. Not the text for a
+/// session that does not exist, which clients take for the success of a delete.
+const UNMANAGED: &str = "The session runs on its host without a record here, so this API cannot change it";
 
 /// What an item says of the session it means.
 pub struct Named<'a> {
@@ -40,12 +46,20 @@ impl<'a> Named<'a> {
         let now = (app.now)();
         shown.retain(|view| is_shown(&view.session, &app.rules, now));
         if shown.is_empty() {
-            return Err(NO_SUCH_SESSION.to_owned());
+            return Err(if others(app, client, &ids).is_empty() { NO_SUCH_SESSION } else { UNMANAGED }.to_owned());
         }
         shown.retain(|view| view.session.spec.owner == self.owner);
         let live = shown.iter().position(|view| !view.session.is_finished()).unwrap_or(0);
         if shown.is_empty() { Err(WRONG_OWNER.to_owned()) } else { Ok(shown.swap_remove(live)) }
     }
+}
+
+/// The desktops of these ids, of all ids without any, that the client is shown and that no object stands for.
+pub fn others(app: &App, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {
+    let now = (app.now)();
+    let mut others = app.store.others(client, ids);
+    others.retain(|view| convert::is_listed(&view.server, now));
+    others
 }
 
 /// Has the ids of a call looked up together that this replica does not know. One after the other each would wait for the

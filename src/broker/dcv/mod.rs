@@ -8,6 +8,7 @@ mod delete;
 mod lookup;
 mod page;
 mod permissions;
+mod placement;
 mod screenshots;
 mod servers;
 mod sessions;
@@ -45,10 +46,12 @@ const WRITES_AT_ONCE: usize = 8;
 /// The routes of the API.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
+        .route("/closeServers", post(placement::close_servers))
         .route("/createSessions", post(create::create_sessions))
         .route("/deleteSessions", post(delete::delete_sessions))
         .route("/describeSessions", post(sessions::describe_sessions))
         .route("/describeServers", post(servers::describe_servers))
+        .route("/openServers", post(placement::open_servers))
         .route("/getSessionScreenshots", post(screenshots::session_screenshots))
         .route("/sessionConnectionData/{session_id}/{user}", get(connection::session_connection_data))
         .route("/sessionPermissions", put(permissions::update_session_permissions))

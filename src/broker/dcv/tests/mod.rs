@@ -5,7 +5,9 @@
 mod connection;
 mod create;
 mod delete;
+mod others;
 mod permissions;
+mod placement;
 mod requests;
 mod servers;
 mod sessions;

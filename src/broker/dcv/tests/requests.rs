@@ -125,6 +125,8 @@ async fn every_call_needs_a_token_of_the_right_kind() {
         ("POST", "/describeServers"),
         ("POST", "/deleteSessions"),
         ("PUT", "/sessionPermissions"),
+        ("POST", "/openServers"),
+        ("POST", "/closeServers"),
         ("POST", "/getSessionScreenshots"),
         ("GET", "/sessionConnectionData/aSession/aOwner"),
     ];
@@ -197,6 +199,10 @@ async fn structural_errors_are_refused_as_a_whole() {
         ("/createSessions", "[[\"a\", \"ann\", \"VIRTUAL\"]]"),
         ("/createSessions", "[{\"Name\": 1}]"),
         ("/deleteSessions", "[{\"Force\": \"true\"}]"),
+        ("/openServers", "{\"ServerId\": \"x\"}"),
+        ("/openServers", "[{\"ServerId\": 1}]"),
+        ("/closeServers", ""),
+        ("/closeServers", "[{\"ServerId\": \"x\", \"Force\": \"true\"}]"),
         ("/getSessionScreenshots", ""),
         ("/getSessionScreenshots", "{}"),
         ("/getSessionScreenshots", "[null]"),
@@ -218,7 +224,9 @@ async fn structural_errors_are_refused_as_a_whole() {
         assert!(answer["error"].is_string(), "{path} {body} {answer}");
     }
     let many = vec![json!({}); 1001];
-    assert_eq!(broker.post("/deleteSessions", json!(many)).await.0, 400);
+    for path in ["/deleteSessions", "/openServers", "/closeServers"] {
+        assert_eq!(broker.post(path, json!(many)).await.0, 400, "{path}");
+    }
     for body in ["", "{}", "[{\"PermissionsFile\": 1}]", &json!(many).to_string()] {
         assert_eq!(broker.send(Request::put("/sessionPermissions"), body).await.0, 400, "{body}");
     }
