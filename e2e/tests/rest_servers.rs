@@ -1,5 +1,5 @@
-//! The REST API where hosts come in: permissions of what runs, opening and closing servers, and desktops that were
-//! started by hand.
+//! The REST API where hosts come in: permissions of what runs, opening and closing servers, desktops that were started by
+//! hand, and what would become of a session.
 
 use std::collections::BTreeSet;
 
@@ -253,6 +253,39 @@ async fn desktops_started_by_hand_are_described_to_clients_of_all_namespaces() {
     stand.fake_host().clear().await;
     whole.until_gone(&by_hand).await;
     whole.until_gone(&id).await;
+    sessions.delete_namespace().await;
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_explain_says_and_leaves_nothing() {
+    let stand = Stand::fake().await;
+    let (sessions, rest) = tenant(&stand, "dry-run", json!({})).await;
+    let explained = async |requirements: &str| {
+        let manifest = json!({
+            "apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvSession", "metadata": {"name": "desk"},
+            "spec": {"owner": "ann", "type": "VIRTUAL", "requirements": requirements},
+        });
+        let text = stand.plugin(&["explain", "-n", &sessions.namespace, "-f", "-"], &manifest.to_string()).await;
+        text.split_once('\n').map(|(_, report)| report.trim_end().to_owned()).unwrap_or_default()
+    };
+    let picky = |requirements: &str| {
+        let mut item = desktop("ann");
+        item["Requirements"] = json!(requirements);
+        item
+    };
+    let (fits, fails) = ("tag:pool = 'render'", "tag:pool = 'cad' and server:Host.Os.Family = 'linux'");
+    let answer = rest.post("/createSessions?dryRun=true", &json!([picky(fails), picky(fits)])).await;
+    let (reason, made) = (&answer.unsuccessful()[0]["FailureReason"], &answer.successful()[0]);
+    assert_eq!(*reason, format!("No DCV server found for the given criteria: {}", explained(fails).await));
+    assert!(reason.as_str().is_some_and(|text| text.contains("\nTo get one of ")), "{reason}");
+    assert_eq!(made["StateReason"], format!("Dry run, nothing was created. {}", explained(fits).await));
+    assert_eq!((&made["State"], made.get("Id")), (&json!("CREATING"), None));
+    let server = rest.describe_server(made["Server"]["Id"].as_str().expect("a server")).await;
+    assert_eq!(server.expect("it is listed")["Hostname"], made["Server"]["Hostname"]);
+    assert_eq!(stand.all_sessions().await, Vec::new());
+    let answer = rest.post("/createSessions?dryRun=maybe", &json!([picky(fits)])).await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(stand.all_sessions().await, Vec::new());
     sessions.delete_namespace().await;
 }
 

@@ -50,6 +50,7 @@ use super::store::ServerView;
 use super::store::SessionView;
 use super::store::Store;
 use super::store::StoreError;
+use super::trial::Trial;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
@@ -430,6 +431,14 @@ impl Store for KubeStore {
 
     fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage> {
         self.cache.reserve(client, session, queue_size)
+    }
+
+    fn trial(&self, client: &ApiClient) -> Trial {
+        self.cache.trial(client)
+    }
+
+    fn rehearse<'a>(&'a self, client: &'a ApiClient, session: DcvSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.try_make(client, session).boxed()
     }
 
     fn create<'a>(

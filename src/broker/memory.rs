@@ -28,6 +28,7 @@ use super::store::ServerView;
 use super::store::SessionView;
 use super::store::Store;
 use super::store::StoreError;
+use super::trial::Trial;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
@@ -196,6 +197,12 @@ impl Store for Memory {
     }
     fn others(&self, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {
         self.cache.others(client, ids)
+    }
+    fn trial(&self, client: &ApiClient) -> Trial {
+        self.cache.trial(client)
+    }
+    fn rehearse<'a>(&'a self, _: &'a ApiClient, _: DcvSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        std::future::ready(self.refusal.lock().unwrap().take().map_or(Ok(()), Err)).boxed()
     }
     fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage> {
         self.cache.reserve(client, session, queue_size)

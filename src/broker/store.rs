@@ -12,6 +12,7 @@ use jsonwebtoken::jwk::JwkSet;
 use super::availability::Load;
 use super::promise::Reservation;
 use super::promise::Shortage;
+use super::trial::Trial;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
@@ -174,6 +175,12 @@ pub trait Store: Send + Sync + 'static {
     /// A place for `session` of this client: on a server if one fits now, else in the queue, if the session may wait and
     /// fewer than `queue_size` made by brokers do.
     fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage>;
+
+    /// Everything as it is now, to try in what would become of sessions of this client.
+    fn trial(&self, client: &ApiClient) -> Trial;
+
+    /// Asks whether a session would be made in the client's namespace, and makes none.
+    fn rehearse<'a>(&'a self, client: &'a ApiClient, session: DcvSession) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Makes a session in the client's namespace. One of the same name that exists already is returned instead.
     fn create<'a>(

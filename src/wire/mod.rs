@@ -276,7 +276,7 @@ mod tests {
         );
         assert_eq!(
             serde_json::to_value(Session::default()).unwrap(),
-            json!({"Id": "", "Name": "", "Owner": "", "Type": "", "State": "", "NumOfConnections": 0})
+            json!({"Name": "", "Owner": "", "Type": "", "State": "", "NumOfConnections": 0})
         );
         assert_eq!(serde_json::to_value(Server::default()).unwrap(), json!({"Endpoints": [], "Tags": []}));
         assert_eq!(serde_json::to_value(Host::default()).unwrap(), json!({"Gpus": [], "LoggedInUsers": []}));

@@ -34,6 +34,7 @@ use super::store::OtherView;
 use super::store::Position;
 use super::store::ServerView;
 use super::store::SessionView;
+use super::trial::Trial;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
@@ -315,6 +316,16 @@ impl Cache {
         let world = self.read();
         let labels = world.labels(tenant(client));
         world.promises.reserve(session, tenant(client), &labels, queue_size, Instant::now())
+    }
+
+    /// All of it as it is now, to try sessions of the client in.
+    pub fn trial(&self, client: &ApiClient) -> Trial {
+        // Copying takes a while with many sessions: nobody waits for it but who promises.
+        let (promises, labels) = {
+            let world = self.read();
+            (world.promises.clone(), world.labels(tenant(client)))
+        };
+        promises.trial(tenant(client), labels, Instant::now())
     }
 
     /// Remembers that nobody has these ids.

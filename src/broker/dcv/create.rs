@@ -29,6 +29,8 @@ use super::WRITES_AT_ONCE;
 use super::check;
 use super::check_items;
 use super::convert;
+use super::dry_run;
+use super::dry_run::DryRun;
 use super::failure_reason;
 use crate::api::ApiClient;
 use crate::api::DcvSession;
@@ -41,8 +43,10 @@ use crate::wire::UnsuccessfulCreateSessionRequestData;
 
 const DONE: &str = "created";
 
-const NO_SERVER: &str = "No DCV server found for the given criteria";
-const QUEUE_FULL: &str = "The queue of waiting requests is full";
+/// Text for a session that no server has room for.
+pub const NO_SERVER: &str = "No DCV server found for the given criteria";
+/// Text for a session that may not even wait.
+pub const QUEUE_FULL: &str = "The queue of waiting requests is full";
 const OTHER_REQUEST: &str = "The Idempotency-Key was used with another request";
 
 /// Header by which a repeated call makes no second session.
@@ -55,17 +59,22 @@ struct Idempotency {
     digest: String,
 }
 
-/// `POST /createSessions`. Success means accepted: placing and creating come after.
+/// `POST /createSessions`. Success means accepted: placing and creating come after. With `?dryRun=true` nothing is made.
 pub async fn create_sessions(
     State(app): State<Arc<App>>,
     Caller(client): Caller,
     Extension(id): Extension<RequestId>,
+    DryRun(is_dry_run): DryRun,
     headers: HeaderMap,
     Items(requests): Items<CreateSessionRequestData>,
 ) -> Result<Json<CreateSessionsResponse>, Problem> {
     check_items(&requests)?;
     let idempotency = idempotency(&headers, &requests)?;
-    let outcomes = make(&app, &client, &requests, idempotency.as_ref()).await?;
+    let outcomes = if is_dry_run {
+        dry_run::rehearse(&app, &client, &requests).await?
+    } else {
+        make(&app, &client, &requests, idempotency.as_ref()).await?
+    };
     let mut response = CreateSessionsResponse { request_id: id.text(), ..CreateSessionsResponse::default() };
     for (request, outcome) in requests.into_iter().zip(outcomes) {
         match outcome {
@@ -152,6 +161,16 @@ fn object(client: &ApiClient, name: &str, spec: DcvSessionSpec) -> DcvSession {
     session
 }
 
+/// The object that a request would become, under a name of its own.
+///
+/// # Errors
+/// What is wrong with the request, for the client.
+pub fn draft(app: &App, client: &ApiClient, request: &CreateSessionRequestData) -> Result<DcvSession, String> {
+    let spec = check::session_spec(request, &app.rules)?;
+    let name = random_name(spec.display_name.as_deref().unwrap_or_default());
+    Ok(object(client, &name, spec))
+}
+
 /// Whether `found`, of the name of `wanted`, was made for the same request of the same client.
 fn is_same_request(wanted: &DcvSession, found: &DcvSession) -> bool {
     let client = |session: &DcvSession| session.labels().get(names::CLIENT_LABEL).cloned();
@@ -160,7 +179,7 @@ fn is_same_request(wanted: &DcvSession, found: &DcvSession) -> bool {
 }
 
 /// What became of one item: the session, or why there is none.
-type Outcome = Result<wire::Session, String>;
+pub type Outcome = Result<wire::Session, String>;
 
 /// Under a key the first session is made before the others: whoever makes it has the key, and a call that comes too late
 /// with another body makes nothing.

@@ -5,6 +5,7 @@ mod connection;
 mod convert;
 mod create;
 mod delete;
+mod dry_run;
 mod lookup;
 mod page;
 mod permissions;

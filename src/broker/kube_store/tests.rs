@@ -255,6 +255,14 @@ async fn permissions_name_the_session_they_mean_and_one_that_ended_meanwhile_is_
     assert_eq!(refusal(session_value(9)).await, "spec.permissions: too long");
 }
 
+#[tokio::test]
+async fn a_session_can_be_tried_without_making_it() {
+    let server = Server::new(|_, _| (201, session_value(7)));
+    server.store.try_make(&client(), session(0)).await.unwrap();
+    assert_eq!(server.calls(), ["POST namespaces/red/dcvsessions?&dryRun=All&fieldManager=dcv-broker"]);
+    assert_eq!(server.store.cache.sessions(&client(), None, 9, &|_| true).len(), 0, "nothing is shown of it");
+}
+
 /// The server `s`, whose agent knows of `observed` changes of the spec.
 fn server_value(placement: Option<&str>, version: u64, generation: i64, observed: i64) -> Value {
     json!({

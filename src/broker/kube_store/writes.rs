@@ -7,15 +7,18 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use kube::api::Patch;
 use kube::api::PatchParams;
+use kube::api::PostParams;
 use serde_json::Value;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::super::cache::occupied;
+use super::super::cache::tenant;
 use super::super::store::StoreError;
 use super::KubeStore;
 use super::failed;
 use super::words;
+use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::names;
@@ -51,6 +54,16 @@ impl KubeStore {
         };
         self.cache.assume_session(patched);
         Ok(())
+    }
+
+    /// Asks the API server whether it would take a session. Nothing is made.
+    pub(super) async fn try_make(&self, client: &ApiClient, mut session: DcvSession) -> Result<(), StoreError> {
+        let (namespace, name) = (tenant(client), session.name_any());
+        session.metadata.namespace = Some(namespace.to_owned());
+        let field_manager = Some(names::BROKER.to_owned());
+        let parameters = PostParams { dry_run: true, field_manager };
+        let outcome = self.sessions_of(namespace).create(&parameters, &session).await;
+        outcome.map(drop).map_err(|error| failed("check", format!("session {namespace}/{name}"), error))
     }
 
     /// Has a server take sessions. The spec is then as if it had never been closed, so that a server nobody uses or

@@ -5,6 +5,7 @@
 mod connection;
 mod create;
 mod delete;
+mod dry_run;
 mod others;
 mod permissions;
 mod placement;
