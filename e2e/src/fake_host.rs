@@ -68,6 +68,20 @@ impl FakeHost {
         }
     }
 
+    /// All that is known of a living session.
+    pub async fn session(&self, id: &str) -> Option<Value> {
+        let all: BTreeMap<String, Vec<Value>> = self.ask("/v1/sessions").await;
+        all.into_values().flatten().find(|session| session["id"] == id)
+    }
+
+    /// Starts a virtual session by hand, as somebody on the host would.
+    pub async fn start_by_hand(&self, server: &str, id: &str, owner: &str) {
+        let url = format!("http://fake-host/v1/servers/{server}/sessions/{id}/manual");
+        let body = json!({"owner": owner, "type": "VIRTUAL"});
+        let answer = self.0.post(url).json(&body).send().await.expect("the fake host answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
     /// Closes every session, behind the agents' backs.
     pub async fn clear(&self) {
         for (id, server) in self.sessions().await {

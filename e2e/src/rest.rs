@@ -142,6 +142,11 @@ impl LoggedIn {
         self.try_post(path, body).await.expect("the broker answers")
     }
 
+    /// Puts `body` to a broker that must answer.
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        answer(self.request(Method::PUT, path).json(body)).await.expect("the broker answers")
+    }
+
     /// Posts no body at all.
     pub async fn request_without_body(&self, path: &str) -> Answer {
         answer(self.request(Method::POST, path)).await.expect("the broker answers")
@@ -207,6 +212,20 @@ impl LoggedIn {
     pub async fn delete(&self, id: &str, owner: &str) {
         let answer = self.post("/deleteSessions", &json!([{"SessionId": id, "Owner": owner}])).await;
         assert_eq!(answer.successful(), &vec![json!({"SessionId": id, "State": "DELETING"})], "{answer:?}");
+    }
+
+    /// Replaces the permissions of one session by this file; it must be accepted.
+    pub async fn permit(&self, id: &str, owner: &str, file: &str) {
+        let item = json!({"SessionId": id, "Owner": owner, "PermissionsFile": STANDARD.encode(file)});
+        let answer = self.put("/sessionPermissions", &json!([item])).await;
+        assert_eq!(answer.successful(), &vec![json!({"SessionId": id})], "{answer:?}");
+    }
+
+    /// The server `id` as describeServers shows it; `None` when it is not listed.
+    pub async fn describe_server(&self, id: &str) -> Option<Value> {
+        let answer = self.post("/describeServers", &json!({"ServerIds": [id]})).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        answer.list("Servers").first().cloned()
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {

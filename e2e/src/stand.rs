@@ -258,7 +258,10 @@ impl Stand {
 
     /// Empties the spec of every server, and waits until all are AVAILABLE.
     pub async fn open_all_servers(&self) {
-        self.patch_servers(|_| json!({"placement": null, "allowedNamespaces": null, "limits": null})).await;
+        self.patch_servers(
+            |_| json!({"placement": null, "drainGraceSeconds": null, "allowedNamespaces": null, "limits": null}),
+        )
+        .await;
         eventually("every server to be AVAILABLE", seconds(60), async || {
             let servers = self.servers().list(&ListParams::default()).await.map_err(|e| e.to_string())?;
             let bad = servers.items.iter().find(|server| {

@@ -193,3 +193,41 @@ async fn a_page_says_that_its_session_ended_and_stays_away() {
     browser.close().await;
     sessions.delete_namespace().await;
 }
+
+#[tokio::test]
+async fn permissions_changed_by_rest_act_at_once_on_a_guest_who_stays_connected() {
+    let stand = Stand::vnc().await;
+    let (sessions, id, rest) = desktop(&stand, "permissions").await;
+    let permit = async |guest: &str| {
+        rest.permit(&id, "ann", &format!("[permissions]\n%owner% allow builtin\n{guest}")).await;
+        sessions
+            .until("desk", "under the new permissions", |session| {
+                let seen = session.status.as_ref().and_then(|status| status.observed_generation);
+                seen == session.metadata.generation
+            })
+            .await;
+    };
+    permit("bob allow builtin").await;
+    let mut browser = Browser::start();
+    browser.open(&rest.connection_url(&id, "bob").await).await;
+    let before = browser.until("a painted desktop", is_painted).await;
+    type_a_file(&mut browser).await;
+
+    permit("bob allow display").await;
+    let word = unique("unheard");
+    browser.click(240, 200).await;
+    browser.type_line(&format!("echo {word} | tee {word}")).await;
+    permit("bob allow builtin").await;
+    // What is typed now comes after what was typed before.
+    type_a_file(&mut browser).await;
+    assert!(!Path::new("/home/ann").join(&word).exists(), "who may only look has typed");
+    let after = browser.look().await;
+    assert!(is_painted(&after), "{after:?}");
+    assert_eq!(after.sockets, before.sockets, "the guest was disconnected");
+    browser.screenshot("permissions").await;
+
+    permit("").await;
+    browser.until("that the guest is out", |look| look.sockets.open == 0).await;
+    browser.close().await;
+    sessions.delete_namespace().await;
+}

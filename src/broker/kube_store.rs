@@ -1,5 +1,7 @@
 //! The store over a real cluster: caches fed by watches, writes to the API server.
 
+mod writes;
+
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -42,12 +44,15 @@ use super::promise::Reservation;
 use super::promise::Shortage;
 use super::store::Keys;
 use super::store::Located;
+use super::store::OtherView;
 use super::store::Position;
 use super::store::ServerView;
 use super::store::SessionView;
 use super::store::Store;
 use super::store::StoreError;
+use super::trial::Trial;
 use crate::api::ApiClient;
+use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::names;
 use crate::api::session::DesiredState;
@@ -420,8 +425,20 @@ impl Store for KubeStore {
         self.cache.servers(client)
     }
 
+    fn others(&self, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {
+        self.cache.others(client, ids)
+    }
+
     fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage> {
         self.cache.reserve(client, session, queue_size)
+    }
+
+    fn trial(&self, client: &ApiClient) -> Trial {
+        self.cache.trial(client)
+    }
+
+    fn rehearse<'a>(&'a self, client: &'a ApiClient, session: DcvSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.try_make(client, session).boxed()
     }
 
     fn create<'a>(
@@ -443,6 +460,32 @@ impl Store for KubeStore {
 
     fn delete<'a>(&'a self, _client: &'a ApiClient, session: &'a DcvSession) -> BoxFuture<'a, Result<(), StoreError>> {
         self.remove(session).boxed()
+    }
+
+    fn set_permissions<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        session: &'a DcvSession,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.permit(session, text).boxed()
+    }
+
+    fn open_server<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        server: &'a DcvServer,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.open(server).boxed()
+    }
+
+    fn close_server<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        server: &'a DcvServer,
+        force: bool,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        self.close(server, force).boxed()
     }
 }
 

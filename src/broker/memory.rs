@@ -22,13 +22,17 @@ use super::promise::Reservation;
 use super::promise::Shortage;
 use super::store::Keys;
 use super::store::Located;
+use super::store::OtherView;
 use super::store::Position;
 use super::store::ServerView;
 use super::store::SessionView;
 use super::store::Store;
 use super::store::StoreError;
+use super::trial::Trial;
 use crate::api::ApiClient;
+use crate::api::DcvServer;
 use crate::api::DcvSession;
+use crate::api::server::Placement;
 use crate::api::session::DesiredState;
 use crate::token::KeySet;
 use crate::token::Kind;
@@ -123,6 +127,13 @@ impl Memory {
         self.cache.write().apply_server(Change::Put(serde_json::from_value(server).unwrap()));
     }
 
+    fn put_placement(&self, server: &DcvServer, placement: Option<Placement>) {
+        let mut server = server.clone();
+        server.spec.placement = placement;
+        server.metadata.resource_version = Some(self.next_version());
+        self.cache.assume_server(server);
+    }
+
     /// A session of namespace red, owned by ann.
     pub fn add_session(&self, uid: &str, changes: Value) {
         let mut session = json!({
@@ -184,6 +195,15 @@ impl Store for Memory {
     fn servers(&self, client: &ApiClient) -> Vec<ServerView> {
         self.cache.servers(client)
     }
+    fn others(&self, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {
+        self.cache.others(client, ids)
+    }
+    fn trial(&self, client: &ApiClient) -> Trial {
+        self.cache.trial(client)
+    }
+    fn rehearse<'a>(&'a self, _: &'a ApiClient, _: DcvSession) -> BoxFuture<'a, Result<(), StoreError>> {
+        std::future::ready(self.refusal.lock().unwrap().take().map_or(Ok(()), Err)).boxed()
+    }
     fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage> {
         self.cache.reserve(client, session, queue_size)
     }
@@ -218,6 +238,39 @@ impl Store for Memory {
         self.note(format!("delete {}", session.name_any()));
         self.cache.assume_session_gone(session);
         std::future::ready(Ok(())).boxed()
+    }
+    fn set_permissions<'a>(
+        &'a self,
+        _client: &'a ApiClient,
+        session: &'a DcvSession,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>> {
+        if let Some(refusal) = self.refusal.lock().unwrap().take() {
+            return std::future::ready(Err(refusal)).boxed();
+        }
+        self.note(format!("permit {} {text}", session.name_any()));
+        let mut session = session.clone();
+        session.spec.permissions = Some(text.to_owned());
+        self.put_session(session);
+        std::future::ready(Ok(())).boxed()
+    }
+    fn open_server<'a>(&'a self, _: &'a ApiClient, server: &'a DcvServer) -> BoxFuture<'a, Result<(), StoreError>> {
+        self.note(format!("open {}", server.name_any()));
+        self.put_placement(server, None);
+        std::future::ready(Ok(())).boxed()
+    }
+    fn close_server<'a>(
+        &'a self,
+        _: &'a ApiClient,
+        server: &'a DcvServer,
+        force: bool,
+    ) -> BoxFuture<'a, Result<bool, StoreError>> {
+        let is_closed = force || self.cache.sessions_on(&server.name_any()) == 0;
+        if is_closed {
+            self.note(format!("close {}", server.name_any()));
+            self.put_placement(server, Some(Placement::Closed));
+        }
+        std::future::ready(Ok(is_closed)).boxed()
     }
 }
 

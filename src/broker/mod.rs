@@ -21,6 +21,7 @@ mod promise;
 mod serve;
 mod store;
 mod tls;
+mod trial;
 mod verifier;
 
 use std::any::Any;

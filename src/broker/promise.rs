@@ -21,6 +21,7 @@ use std::time::Instant;
 
 use kube::ResourceExt;
 
+use super::trial::Trial;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::names;
@@ -41,8 +42,8 @@ const GROUPS_MAX: usize = 1000;
 /// The attempt by which a session gets its first server.
 const FIRST_ATTEMPT: i32 = 1;
 
-/// Who is where, and what this replica has promised.
-#[derive(Default)]
+/// Who is where, and what this replica has promised. A clone is the same book.
+#[derive(Clone, Default)]
 pub struct Promises(Arc<Mutex<Book>>);
 
 #[derive(Default)]
@@ -217,6 +218,21 @@ impl Promises {
             ledger.set_server(Candidate::of(server, !server.is_silent(), false, NewServers::Open));
         });
         ledger.retain_servers(exists);
+    }
+
+    /// How many sessions are on a server or promised to it.
+    pub fn sessions_on(&self, server: &str, now: Instant) -> u32 {
+        let mut book = locked(&self.0);
+        book.expire(now);
+        let others = book.ledger.server(server).map_or(0, |candidate| candidate.others.sessions());
+        book.ledger.occupancy(server).sessions() + others
+    }
+
+    /// All of this as it is now, to try sessions of a namespace in.
+    pub fn trial(&self, namespace: &str, namespace_labels: BTreeMap<String, String>, now: Instant) -> Trial {
+        let mut book = locked(&self.0);
+        book.expire(now);
+        Trial::new(book.ledger.clone(), book.queued(namespace), namespace.to_owned(), namespace_labels)
     }
 
     /// Reserves a place for `session` of `namespace`: on a server if one fits now, else in the namespace's queue if it may

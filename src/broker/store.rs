@@ -12,9 +12,11 @@ use jsonwebtoken::jwk::JwkSet;
 use super::availability::Load;
 use super::promise::Reservation;
 use super::promise::Shortage;
+use super::trial::Trial;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
+use crate::api::server::OtherSession;
 use crate::api::session::DesiredState;
 use crate::token::KeySet;
 use crate::token::Kind;
@@ -72,6 +74,17 @@ pub struct SessionView {
     pub session: Arc<DcvSession>,
     /// Its server, once it is bound to one that exists.
     pub server: Option<ServerView>,
+}
+
+/// A desktop on a host that no object stands for, and its server.
+#[derive(Clone)]
+pub struct OtherView {
+    /// What the host says of it.
+    pub session: OtherSession,
+    /// Its server.
+    pub server: ServerView,
+    /// Where it stands among the sessions of the client.
+    pub position: Position,
 }
 
 /// A session of any tenant, and the server it is on, once it is bound to one that exists.
@@ -155,9 +168,19 @@ pub trait Store: Send + Sync + 'static {
     /// The servers the client may see, in order.
     fn servers(&self, client: &ApiClient) -> Vec<ServerView>;
 
+    /// The desktops of these ids that no object stands for, of all ids when there is none here, in order. Only a client of
+    /// all namespaces sees any.
+    fn others(&self, client: &ApiClient, ids: &[String]) -> Vec<OtherView>;
+
     /// A place for `session` of this client: on a server if one fits now, else in the queue, if the session may wait and
     /// fewer than `queue_size` made by brokers do.
     fn reserve(&self, client: &ApiClient, session: &DcvSession, queue_size: usize) -> Result<Reservation, Shortage>;
+
+    /// Everything as it is now, to try in what would become of sessions of this client.
+    fn trial(&self, client: &ApiClient) -> Trial;
+
+    /// Asks whether a session would be made in the client's namespace, and makes none.
+    fn rehearse<'a>(&'a self, client: &'a ApiClient, session: DcvSession) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Makes a session in the client's namespace. One of the same name that exists already is returned instead.
     fn create<'a>(
@@ -176,4 +199,25 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes a session's object.
     fn delete<'a>(&'a self, client: &'a ApiClient, session: &'a DcvSession) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Replaces the text of a session's permissions.
+    fn set_permissions<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        session: &'a DcvSession,
+        text: &'a str,
+    ) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Has a server take new sessions, drained or closed as it may be.
+    fn open_server<'a>(&'a self, client: &'a ApiClient, server: &'a DcvServer)
+    -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Has a server take no new sessions; one that is being drained is left to that. Without `force` only if nothing is on
+    /// it, of any tenant, by hand, unclaimed or promised. Whether it is closed now.
+    fn close_server<'a>(
+        &'a self,
+        client: &'a ApiClient,
+        server: &'a DcvServer,
+        force: bool,
+    ) -> BoxFuture<'a, Result<bool, StoreError>>;
 }

@@ -33,7 +33,7 @@ const LEVELS_MAX: usize = if cfg!(test) { 2 } else { 128 };
 /// tests is soon.
 const NAME_STEP: u64 = if cfg!(test) { 2 } else { 1 << 32 };
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Fleet {
     seats: Vec<Seat>,
     /// Numbers of seats that nobody has.
@@ -53,7 +53,7 @@ pub(super) struct Fleet {
 }
 
 /// Servers with the same number of sessions.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Level {
     all: Bits,
     /// By about how much load they have; none is empty.
@@ -86,7 +86,7 @@ impl Named {
 }
 
 /// A server, or sessions on one that is gone or not yet seen: they are counted when it comes.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Seat {
     candidate: Option<Candidate>,
     occupancy: Occupancy,

@@ -22,7 +22,7 @@ use super::fleet::Fleet;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupId(u64);
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Groups {
     ids: HashMap<Arc<Wants>, GroupId>,
     kept: BTreeMap<GroupId, Group>,
@@ -34,7 +34,7 @@ pub(super) struct Groups {
 }
 
 /// What is known of one group. Whether a server suits it is found out when that matters, and kept until the server changes.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Group {
     wants: Arc<Wants>,
     /// Servers that suit, and those of which it is not known.
@@ -169,10 +169,10 @@ impl Groups {
 const NAMESPACES_MAX: usize = 1024;
 
 /// Which servers admit which namespaces.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Admissions(HashMap<String, Admission>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Admission {
     labels: BTreeMap<String, String>,
     servers: Bits,

@@ -83,7 +83,7 @@ struct Claim {
 }
 
 /// What is known of one session.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Entry {
     /// Where it was last seen bound, and in which attempt.
     seen: Option<(i32, Claim)>,
@@ -102,7 +102,7 @@ impl Entry {
 }
 
 /// Servers, and who is on them.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Ledger {
     fleet: Fleet,
     groups: Groups,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 const TIDY_AFTER: usize = if cfg!(test) { 2 } else { 4096 };
 
 /// The texts of a fleet.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Texts {
     known: HashSet<Arc<str>>,
     /// How many there were when those of nobody were last taken out.

@@ -7,6 +7,8 @@
 //! ignore unknown properties and accept the spellings that the guide and its clients use beside the file's.
 
 mod create;
+mod permissions;
+mod placement;
 mod screenshot;
 mod server;
 mod session;
@@ -18,6 +20,18 @@ use schemars::json_schema;
 pub use create::CreateSessionRequestData;
 pub use create::CreateSessionsResponse;
 pub use create::UnsuccessfulCreateSessionRequestData;
+pub use permissions::UpdateSessionPermissionsRequestData;
+pub use permissions::UpdateSessionPermissionsResponse;
+pub use permissions::UpdateSessionPermissionsSuccessfulResponse;
+pub use permissions::UpdateSessionPermissionsUnsuccessfulResponse;
+pub use placement::CloseServerRequestData;
+pub use placement::CloseServerSuccessfulResponse;
+pub use placement::CloseServerUnsuccessfulResponse;
+pub use placement::CloseServersResponse;
+pub use placement::OpenServerRequestData;
+pub use placement::OpenServerSuccessfulResponse;
+pub use placement::OpenServerUnsuccessfulResponse;
+pub use placement::OpenServersResponse;
 pub use screenshot::GetSessionScreenshotRequestData;
 pub use screenshot::GetSessionScreenshotSuccessfulResponse;
 pub use screenshot::GetSessionScreenshotUnsuccessfulResponse;
@@ -142,6 +156,21 @@ mod tests {
         DeleteSessionsResponse: RequestId, SuccessfulList [DeleteSessionSuccessfulResponse], \
             UnsuccessfulList [DeleteSessionUnsuccessfulResponse]
         DeleteSessionRequestData: SessionId, Owner, Force boolean
+        UpdateSessionPermissionsRequestData: SessionId, Owner, PermissionsFile
+        UpdateSessionPermissionsSuccessfulResponse: SessionId
+        UpdateSessionPermissionsUnsuccessfulResponse: SessionId, FailureReason
+        UpdateSessionPermissionsResponse: RequestId, SuccessfulList [UpdateSessionPermissionsSuccessfulResponse], \
+            UnsuccessfulList [UpdateSessionPermissionsUnsuccessfulResponse]
+        OpenServerRequestData: ServerId
+        OpenServerSuccessfulResponse: ServerId
+        OpenServerUnsuccessfulResponse: OpenServerRequestData -> OpenServerRequestData, FailureCode, FailureReason
+        OpenServersResponse: RequestId, SuccessfulList [OpenServerSuccessfulResponse], \
+            UnsuccessfulList [OpenServerUnsuccessfulResponse]
+        CloseServerRequestData: ServerId, Force boolean
+        CloseServerSuccessfulResponse: ServerId
+        CloseServerUnsuccessfulResponse: CloseServerRequestData -> CloseServerRequestData, FailureCode, FailureReason
+        CloseServersResponse: RequestId, SuccessfulList [CloseServerSuccessfulResponse], \
+            UnsuccessfulList [CloseServerUnsuccessfulResponse]
         GetSessionScreenshotRequestData: SessionId, MaxWidth int64, MaxHeight int64
         GetSessionScreenshotsResponse: RequestId, SuccessfulList [GetSessionScreenshotSuccessfulResponse], \
             UnsuccessfulList [GetSessionScreenshotUnsuccessfulResponse]
@@ -212,6 +241,12 @@ mod tests {
         add::<CreateSessionsResponse>(&mut generator);
         add::<DeleteSessionRequestData>(&mut generator);
         add::<DeleteSessionsResponse>(&mut generator);
+        add::<UpdateSessionPermissionsRequestData>(&mut generator);
+        add::<UpdateSessionPermissionsResponse>(&mut generator);
+        add::<OpenServerRequestData>(&mut generator);
+        add::<OpenServersResponse>(&mut generator);
+        add::<CloseServerRequestData>(&mut generator);
+        add::<CloseServersResponse>(&mut generator);
         add::<GetSessionScreenshotRequestData>(&mut generator);
         add::<GetSessionScreenshotsResponse>(&mut generator);
         add::<GetSessionConnectionDataResponse>(&mut generator);
@@ -241,7 +276,7 @@ mod tests {
         );
         assert_eq!(
             serde_json::to_value(Session::default()).unwrap(),
-            json!({"Id": "", "Name": "", "Owner": "", "Type": "", "State": "", "NumOfConnections": 0})
+            json!({"Name": "", "Owner": "", "Type": "", "State": "", "NumOfConnections": 0})
         );
         assert_eq!(serde_json::to_value(Server::default()).unwrap(), json!({"Endpoints": [], "Tags": []}));
         assert_eq!(serde_json::to_value(Host::default()).unwrap(), json!({"Gpus": [], "LoggedInUsers": []}));

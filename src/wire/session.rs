@@ -12,7 +12,8 @@ use super::server::Server;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Session {
-    /// Id of the session, also on its host.
+    /// Id of the session, also on its host; absent while there is none.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub id: String,
     /// Name for people.
     pub name: String,

@@ -152,6 +152,7 @@ async fn our_components_change_only_what_is_theirs() {
             ("controller", &controller, json!({"metadata": {"labels": {"gpu": "a10"}}}), Allowed),
             ("controller", &controller, json!({"spec": {"placement": "Open", "drainGraceSeconds": null}}), no_spec),
             ("broker", &broker, json!({"spec": {"placement": "Closed", "drainGraceSeconds": null}}), Allowed),
+            ("broker", &broker, json!({"spec": {"placement": null, "drainGraceSeconds": null}}), Allowed),
             ("broker", &broker, json!({"spec": {"limits": null}}), only_placement),
             ("broker", &broker, json!({"spec": {"endSessions": ["a"]}}), only_placement),
             ("broker", &broker, json!({"spec": {"allowedNamespaces": {}}}), only_placement),

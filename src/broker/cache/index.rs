@@ -9,6 +9,7 @@ use kube::ResourceExt;
 
 use super::super::store::Position;
 use super::mirror::Index;
+use super::others::Others;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
@@ -65,7 +66,7 @@ fn name_of(session: &DcvSession) -> String {
 
 /// The server whose room the session takes: while it is not finished, and after a forced close until its agent has seen
 /// to it.
-fn occupied(session: &DcvSession) -> Option<&str> {
+pub fn occupied(session: &DcvSession) -> Option<&str> {
     let is_forced = conditions::is(session.conditions(), SessionCondition::Finished, Some(true), Reason::ForceClosed);
     session.server_name().filter(|_| !session.is_finished() || (is_forced && session.has_finalizer()))
 }
@@ -107,11 +108,13 @@ impl SessionIndex {
     }
 }
 
-/// Servers by position and name.
+/// Servers by position and name, and the desktops on them that no object stands for.
 #[derive(Default)]
 pub struct ServerIndex {
     /// All, in order.
     pub ordered: BTreeMap<Position, Arc<DcvServer>>,
+    /// What they report besides our sessions.
+    pub others: Others,
     by_name: Groups<DcvServer>,
 }
 
@@ -119,11 +122,13 @@ impl Index<DcvServer> for ServerIndex {
     fn insert(&mut self, server: &Arc<DcvServer>) {
         self.ordered.insert(Position::of(server.as_ref()), Arc::clone(server));
         self.by_name.insert(server.name_any(), server);
+        self.others.insert(server);
     }
 
     fn remove(&mut self, server: &Arc<DcvServer>) {
         self.ordered.remove(&Position::of(server.as_ref()));
         self.by_name.remove(&server.name_any(), server);
+        self.others.remove(server);
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod index;
 mod mirror;
+mod others;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -29,9 +30,11 @@ use super::promise::Reservation;
 use super::promise::Shortage;
 use super::store::Keys;
 use super::store::Located;
+use super::store::OtherView;
 use super::store::Position;
 use super::store::ServerView;
 use super::store::SessionView;
+use super::trial::Trial;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
@@ -40,6 +43,7 @@ use crate::api::conditions::ClientCondition;
 use crate::api::conditions::Reason;
 use crate::token::Kind;
 
+pub use self::index::occupied;
 pub use self::mirror::Change;
 use self::mirror::Mirror;
 use self::mirror::Touched;
@@ -101,6 +105,10 @@ impl World {
     /// Takes the watch's word on servers.
     pub fn apply_server(&mut self, change: Change<DcvServer>) {
         self.servers.apply(change);
+        self.count_servers();
+    }
+
+    fn count_servers(&self) {
         let exists = |name: &str| self.servers.index.named(name).is_some();
         match self.servers.touched() {
             Touched::All => self.promises.see_servers(self.servers.all().map(AsRef::as_ref), exists),
@@ -123,6 +131,13 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Whether a session stands for the desktop of this id on a server: a report of that may be older than its bind, or
+    /// of what waits to be bound there again.
+    fn is_spoken_for(&self, id: &str, server: &str) -> bool {
+        let mut sessions = self.sessions.index.with_id(id).iter().filter(|session| !session.is_finished());
+        sessions.any(|session| session.server_name().is_none_or(|name| name == server))
     }
 
     fn server_view(
@@ -263,6 +278,34 @@ impl Cache {
         servers.map(|server| world.server_view(client, &labels, server)).filter(|view| view.is_visible).collect()
     }
 
+    /// The server of this uid.
+    pub fn server(&self, uid: &str) -> Option<Arc<DcvServer>> {
+        self.read().servers.get(uid).cloned()
+    }
+
+    /// How many sessions are on a server, of all tenants and origins, those promised to it included.
+    pub fn sessions_on(&self, server: &str) -> u32 {
+        self.read().promises.sessions_on(server, Instant::now())
+    }
+
+    /// The desktops that no object stands for, of these ids or, without any, of all.
+    pub fn others(&self, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {
+        if !client.spec.all_namespaces {
+            return Vec::new();
+        }
+        let world = self.read();
+        let labels = world.labels(tenant(client));
+        let others = world.servers.index.others.of_ids(ids);
+        others
+            .filter(|(_, other)| !world.is_spoken_for(&other.session.id, &other.server.name_any()))
+            .map(|(position, other)| OtherView {
+                session: other.session.clone(),
+                server: world.server_view(client, &labels, &other.server),
+                position: position.clone(),
+            })
+            .collect()
+    }
+
     /// A place for a session of the client.
     pub fn reserve(
         &self,
@@ -273,6 +316,16 @@ impl Cache {
         let world = self.read();
         let labels = world.labels(tenant(client));
         world.promises.reserve(session, tenant(client), &labels, queue_size, Instant::now())
+    }
+
+    /// All of it as it is now, to try sessions of the client in.
+    pub fn trial(&self, client: &ApiClient) -> Trial {
+        // Copying takes a while with many sessions: nobody waits for it but who promises.
+        let (promises, labels) = {
+            let world = self.read();
+            (world.promises.clone(), world.labels(tenant(client)))
+        };
+        promises.trial(tenant(client), labels, Instant::now())
     }
 
     /// Remembers that nobody has these ids.
@@ -287,6 +340,13 @@ impl Cache {
         let session = world.sessions.assume(session);
         world.count_sessions();
         session
+    }
+
+    /// Shows a server that the API server has answered with.
+    pub fn assume_server(&self, server: DcvServer) {
+        let mut world = self.write();
+        world.servers.assume(server);
+        world.count_servers();
     }
 
     /// Shows that a session is gone.

@@ -13,6 +13,7 @@ use crate::api::DcvSessionSpec;
 use crate::api::session::DesiredState;
 use crate::api::session::RestartPolicy;
 use crate::api::session::SessionType;
+use crate::permissions::Permissions;
 use crate::requirement::Requirement;
 use crate::wire::CreateSessionRequestData;
 
@@ -54,7 +55,7 @@ pub fn session_spec(request: &CreateSessionRequestData, rules: &Rules) -> Result
         autorun_file_arguments: autorun_file_arguments(request, type_, rules)?,
         max_concurrent_clients: max_concurrent_clients(request)?,
         dcv_gl_enabled: dcv_gl_enabled(request, type_)?,
-        permissions: permissions(request)?,
+        permissions: permissions(request.permissions_file.as_deref())?,
         storage_root: storage_root(request)?,
         enqueue_request,
         disable_retry_on_failure: request.disable_retry_on_failure.unwrap_or(false),
@@ -171,14 +172,20 @@ fn dcv_gl_enabled(request: &CreateSessionRequestData, type_: SessionType) -> Res
     }
 }
 
-fn permissions(request: &CreateSessionRequestData) -> Result<Option<String>, String> {
-    let Some(encoded) = given(request.permissions_file.as_deref()) else { return Ok(None) };
+/// The text of a permissions file. `None`: none is given.
+///
+/// # Errors
+/// What is wrong with it, for the client: a host would refuse it in the same words.
+pub fn permissions(encoded: Option<&str>) -> Result<Option<String>, String> {
+    let Some(encoded) = given(encoded) else { return Ok(None) };
     // Some encoders break lines.
     let encoded: Vec<_> = encoded.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
     let bytes =
         BASE64.decode(encoded).map_err(|_| "PermissionsFile must be the base64 of the file's text, not a path")?;
     let text = String::from_utf8(bytes).map_err(|_| "PermissionsFile must be the base64 of UTF-8 text")?;
-    bounded("PermissionsFile", &text, PERMISSIONS_MAX_CHARACTERS).map(Some)
+    let text = bounded("PermissionsFile", &text, PERMISSIONS_MAX_CHARACTERS)?;
+    Permissions::parse(Some(&text)).map_err(|error| format!("PermissionsFile: {error}"))?;
+    Ok(Some(text))
 }
 
 fn storage_root(request: &CreateSessionRequestData) -> Result<Option<String>, String> {
@@ -217,16 +224,17 @@ mod tests {
     fn every_property_arrives() {
         let spec = check(&json!({
             "Type": "virtual", "InitFile": "a/b.sh", "AutorunFile": "c.sh", "AutorunFileArguments": ["-x", ""],
-            "MaxConcurrentClients": 2, "DcvGlEnabled": false, "PermissionsFile": "YWxs\nb3c", "EnqueueRequest": true,
+            "MaxConcurrentClients": 2, "DcvGlEnabled": false, "EnqueueRequest": true,
+            "PermissionsFile": "W3Blcm1pc3Npb25zXQolb3du\nZXIlIGFsbG93IGJ1aWx0aW4=",
             "DisableRetryOnFailure": true, "StorageRoot": "%home%/x", "Requirements": " \n",
         }));
         let spec = serde_json::to_value(spec.unwrap()).unwrap();
         let expected = json!({
             "displayName": "n", "owner": "ann", "type": "VIRTUAL", "initFile": "a/b.sh", "autorunFile": "c.sh",
             "autorunFileArguments": ["-x", ""], "maxConcurrentClients": 2, "dcvGlEnabled": false,
-            "permissions": "allow", "storageRoot": "%home%/x", "enqueueRequest": true, "queueTimeoutSeconds": 1800,
-            "disableRetryOnFailure": true, "priority": 0, "desiredState": "Running", "restartPolicy": "Never",
-            "ttlSecondsAfterFinished": 3600,
+            "permissions": "[permissions]\n%owner% allow builtin", "storageRoot": "%home%/x", "enqueueRequest": true,
+            "queueTimeoutSeconds": 1800, "disableRetryOnFailure": true, "priority": 0, "desiredState": "Running",
+            "restartPolicy": "Never", "ttlSecondsAfterFinished": 3600,
         });
         assert_eq!(spec, expected);
     }
@@ -261,6 +269,11 @@ mod tests {
             (json!({"DcvGlEnabled": true, "Type": "CONSOLE"}), "DcvGlEnabled is not supported with CONSOLE"),
             (json!({"PermissionsFile": "/dcv/permissions.file"}), "PermissionsFile must be the base64"),
             (json!({"PermissionsFile": "/w=="}), "PermissionsFile must be the base64 of UTF-8 text"),
+            (
+                json!({"PermissionsFile": "W3Blcm1pc3Npb25zXQpib2IgbWF5IGZseQ=="}),
+                "PermissionsFile: line 2: expected an actor",
+            ),
+            (json!({"PermissionsFile": "ICAg".repeat(22_000)}), "PermissionsFile must be at most 65536 characters"),
             (json!({"StorageRoot": "a\u{7}"}), "StorageRoot must not contain control characters"),
             (json!({"Requirements": "tag:a = 1 and"}), "requirements: at character 14: "),
         ] {

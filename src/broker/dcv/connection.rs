@@ -14,12 +14,16 @@ use super::super::problem::Problem;
 use super::NO_SUCH_SESSION;
 use super::convert;
 use super::is_shown;
+use super::lookup;
 use crate::api::ApiClient;
 use crate::api::DcvSession;
 use crate::api::session::SessionState;
 use crate::token::ConnectionClaims;
 use crate::token::Kind;
 use crate::wire::GetSessionConnectionDataResponse;
+
+/// Text for a desktop that is listed but that no object here stands for: a verifier would not know the session of a token.
+const UNMANAGED: &str = "The session runs on its host without a record here, so no token opens it";
 
 /// Longest name of a person, in characters.
 const USER_MAX_CHARACTERS: usize = 256;
@@ -38,12 +42,13 @@ pub async fn session_connection_data(
     }
     let now = (app.now)();
     let ids = [session_id];
+    let [session_id] = &ids;
     let mut found = app.store.find_sessions(&client, &ids).await?;
     found.retain(|view| is_shown(&view.session, &app.rules, now));
-    let [session_id] = ids;
     // Hosts may give the same id; then the one that can be connected to is meant.
     let Some(view) = found.iter().find(|view| is_connectable(&view.session)).or(found.first()) else {
-        return Err(Problem::Invalid(NO_SUCH_SESSION.to_owned()));
+        let is_unmanaged = !lookup::others(&app, &client, &ids).is_empty();
+        return Err(Problem::Invalid(if is_unmanaged { UNMANAGED } else { NO_SUCH_SESSION }.to_owned()));
     };
     if !is_connectable(&view.session) {
         return Err(Problem::Invalid(format!("Session {session_id} is neither in READY nor in UNKNOWN state")));

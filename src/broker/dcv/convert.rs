@@ -4,12 +4,17 @@ use jiff::SignedDuration;
 use jiff::Timestamp;
 
 use super::super::availability;
+use super::super::store::OtherView;
 use super::super::store::ServerView;
 use super::super::store::SessionView;
 use crate::api::DcvServer;
+use crate::api::DcvSession;
 use crate::api::conditions;
+use crate::api::conditions::Reason;
 use crate::api::conditions::ServerCondition;
+use crate::api::conditions::SessionCondition;
 use crate::api::server;
+use crate::api::server::SessionOrigin;
 use crate::api::session::SessionState;
 use crate::wire;
 
@@ -56,7 +61,7 @@ pub fn session(view: &SessionView, now: Timestamp) -> wire::Session {
             .substate
             .filter(|_| state == SessionState::Creating)
             .map(|substate| substate.as_str().to_owned()),
-        state_reason: status.state_reason.as_deref().and_then(text),
+        state_reason: state_reason(session, view.server.as_ref().is_some_and(|view| view.server.is_silent())),
         creation_time: session.metadata.creation_timestamp.as_ref().map(|time| time.0),
         last_disconnection_time: status.last_disconnection_time.map(|time| time.0),
         num_of_connections: status.num_of_connections.unwrap_or(0).into(),
@@ -64,19 +69,87 @@ pub fn session(view: &SessionView, now: Timestamp) -> wire::Session {
     }
 }
 
-/// Where a session is: the part of a server that the guide shows there, and its id. Absent until it is placed.
+/// Why a session is in the state it is shown in: what is written down, else what that state means. A READY one needs no
+/// reason. `is_server_silent` is whether the server it is on does not answer.
+fn state_reason(session: &DcvSession, is_server_silent: bool) -> Option<String> {
+    let status = session.status.as_ref();
+    let state = session.shown_state();
+    // What was written of another state says nothing of this one.
+    let is_of_state = status.map(|status| status.state).unwrap_or_default() == state;
+    let written = status.and_then(|status| status.state_reason.as_deref()).filter(|_| is_of_state);
+    let finished = conditions::find(session.conditions(), SessionCondition::Finished);
+    let finished = finished.map_or("", |condition| condition.message.as_str());
+    let meaning = match state {
+        SessionState::Ready => "",
+        SessionState::Creating if session.server_name().is_some() => "The server is creating the desktop",
+        SessionState::Creating => "Waiting to be placed on a server",
+        SessionState::Deleting if is_server_silent => "Being closed as soon as its server answers again",
+        SessionState::Deleting => "Being closed as asked",
+        SessionState::Deleted => ended(session),
+        SessionState::Unknown if session.is_finished() => "It failed",
+        SessionState::Unknown => "Its server does not answer",
+    };
+    let mut texts = [written.unwrap_or_default(), finished, meaning].into_iter();
+    texts.find(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// How a session ended, by the reason of the condition that says so.
+fn ended(session: &DcvSession) -> &'static str {
+    let was = |reason| conditions::is(session.conditions(), SessionCondition::Finished, Some(true), reason);
+    if was(Reason::ForceClosed) {
+        "Closed as asked without waiting for its server"
+    } else if was(Reason::EndedOnHost) {
+        "The desktop ended by itself"
+    } else if was(Reason::Expired) {
+        "A time limit was reached"
+    } else if was(Reason::ServerLost) {
+        "Its server is lost"
+    } else {
+        "Closed as asked"
+    }
+}
+
+/// A desktop that no object stands for, as clients see it. One started by hand is described as one of ours; one that was
+/// ours is not: who has deleted it must never find it READY again.
+pub fn other(view: &OtherView, now: Timestamp) -> wire::Session {
+    let OtherView { session, server, .. } = view;
+    let (state, reason) = match session.origin {
+        SessionOrigin::Unclaimed => (
+            SessionState::Unknown,
+            "The session is gone, but its desktop still runs on the host until somebody ends it there",
+        ),
+        SessionOrigin::Manual if server.server.is_silent() => (SessionState::Unknown, "Its server does not answer"),
+        SessionOrigin::Manual => (SessionState::Ready, ""),
+    };
+    wire::Session {
+        id: session.id.clone(),
+        name: session.session_name.clone().unwrap_or_default(),
+        owner: session.owner.clone(),
+        server: Some(place(server, now)),
+        type_: session.type_.as_str().to_owned(),
+        state: state.as_str().to_owned(),
+        state_reason: text(reason),
+        creation_time: session.creation_time.as_ref().map(|time| time.0),
+        num_of_connections: session.num_of_connections.into(),
+        ..wire::Session::default()
+    }
+}
+
+/// The part of a server that the guide shows with a session, and its id where describeServers knows it.
+pub fn place(view: &ServerView, now: Timestamp) -> wire::Server {
+    let id = is_listed(view, now).then(|| uid(&view.server));
+    wire::Server { id, ..address(&view.server) }
+}
+
+/// Where a session is. Absent until it is placed.
 fn session_server(view: &SessionView, now: Timestamp) -> Option<wire::Server> {
     view.session.server_name()?;
-    let known = view.server.as_ref();
-    let mut shown = known.map(|view| address(&view.server)).unwrap_or_default();
+    let mut shown = view.server.as_ref().map(|view| place(view, now)).unwrap_or_default();
     if let Some(reached) = view.session.status.as_ref().and_then(|status| status.server.as_ref()) {
         shown.ip = Some(reached.ip.clone());
         shown.port = Some(reached.port.to_string());
         shown.web_url_path = Some(reached.web_url_path.clone());
         shown.endpoints = reached.endpoints.iter().map(endpoint).collect();
-    }
-    if let Some(view) = known.filter(|view| is_listed(view, now)) {
-        shown.id = Some(uid(&view.server));
     }
     Some(shown)
 }
@@ -169,5 +242,76 @@ fn load_average(load: server::CpuLoadAverage) -> wire::CpuLoadAverage {
         one_minute: load.one_minute as f32,
         five_minutes: load.five_minutes as f32,
         fifteen_minutes: load.fifteen_minutes as f32,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+    use serde_json::json;
+
+    use super::*;
+
+    fn session(changes: &Value, status: &Value) -> DcvSession {
+        let mut spec = json!({"owner": "ann", "type": "VIRTUAL"});
+        spec.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        serde_json::from_value(json!({
+            "apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvSession", "metadata": {"name": "a", "uid": "a"},
+            "spec": spec, "status": status,
+        }))
+        .unwrap()
+    }
+
+    fn finished(state: &str, reason: &str, message: &str) -> Value {
+        json!({"state": state, "conditions": [{"type": "Finished", "status": "True", "reason": reason,
+            "message": message, "lastTransitionTime": "2026-01-01T00:00:00Z"}]})
+    }
+
+    #[test]
+    fn whatever_is_not_ready_says_why() {
+        let (running, closed) = (json!({}), json!({"desiredState": "Closed"}));
+        let none = json!([]);
+        for (spec, status, expected) in [
+            (&running, json!(null), "Waiting to be placed on a server"),
+            (&running, json!({"state": "CREATING", "conditions": none}), "Waiting to be placed on a server"),
+            (
+                &running,
+                json!({"state": "CREATING", "stateReason": "0 of 1 servers fit: 1 full"}),
+                "0 of 1 servers fit: 1 full",
+            ),
+            (&running, json!({"state": "CREATING", "stateReason": ""}), "Waiting to be placed on a server"),
+            (&running, json!({"state": "CREATING", "serverName": "s"}), "The server is creating the desktop"),
+            (&running, json!({"state": "CREATING", "serverName": "s", "stateReason": "no such user"}), "no such user"),
+            (&running, json!({"state": "UNKNOWN", "serverName": "s"}), "Its server does not answer"),
+            (
+                &running,
+                json!({"state": "UNKNOWN", "serverName": "s", "stateReason": "silent since noon"}),
+                "silent since noon",
+            ),
+            (&running, finished("UNKNOWN", "Failed", ""), "It failed"),
+            (&running, finished("UNKNOWN", "Failed", "no such user"), "no such user"),
+            (&closed, json!({"state": "READY", "serverName": "s", "stateReason": "a fault"}), "Being closed as asked"),
+            (&closed, json!({"state": "CREATING", "stateReason": "0 of 1 servers fit"}), "Being closed as asked"),
+            (&closed, json!({"state": "DELETING", "stateReason": "the host is slow"}), "the host is slow"),
+            (&closed, finished("DELETED", "Closed", ""), "Closed as asked"),
+            (&closed, finished("DELETED", "Closed", "closed at noon"), "closed at noon"),
+            (&closed, finished("DELETED", "ForceClosed", ""), "Closed as asked without waiting for its server"),
+            (&running, finished("DELETED", "EndedOnHost", ""), "The desktop ended by itself"),
+            (&running, finished("DELETED", "Expired", ""), "A time limit was reached"),
+            (&running, finished("DELETED", "ServerLost", ""), "Its server is lost"),
+        ] {
+            let reason = state_reason(&session(spec, &status), false);
+            assert_eq!(reason.as_deref(), Some(expected), "{spec} {status}");
+        }
+        let away = session(&closed, &json!({"state": "UNKNOWN", "serverName": "s", "stateReason": "silent"}));
+        assert_eq!(state_reason(&away, true).as_deref(), Some("Being closed as soon as its server answers again"));
+    }
+
+    #[test]
+    fn a_ready_session_gives_a_reason_only_where_one_is_written() {
+        let ready = |reason: Value| session(&json!({}), &json!({"state": "READY", "stateReason": reason}));
+        assert_eq!(state_reason(&ready(Value::Null), false), None);
+        let fault = "the permissions are not in force: line 2";
+        assert_eq!(state_reason(&ready(json!(fault)), true).as_deref(), Some(fault));
     }
 }

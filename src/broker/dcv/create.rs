@@ -25,21 +25,28 @@ use super::super::problem::Problem;
 use super::super::promise::Reservation;
 use super::super::promise::Shortage;
 use super::super::store::SessionView;
-use super::super::store::StoreError;
 use super::WRITES_AT_ONCE;
 use super::check;
 use super::check_items;
 use super::convert;
+use super::dry_run;
+use super::dry_run::DryRun;
+use super::failure_reason;
 use crate::api::ApiClient;
 use crate::api::DcvSession;
+use crate::api::DcvSessionSpec;
 use crate::api::names;
 use crate::wire;
 use crate::wire::CreateSessionRequestData;
 use crate::wire::CreateSessionsResponse;
 use crate::wire::UnsuccessfulCreateSessionRequestData;
 
-const NO_SERVER: &str = "No DCV server found for the given criteria";
-const QUEUE_FULL: &str = "The queue of waiting requests is full";
+const DONE: &str = "created";
+
+/// Text for a session that no server has room for.
+pub const NO_SERVER: &str = "No DCV server found for the given criteria";
+/// Text for a session that may not even wait.
+pub const QUEUE_FULL: &str = "The queue of waiting requests is full";
 const OTHER_REQUEST: &str = "The Idempotency-Key was used with another request";
 
 /// Header by which a repeated call makes no second session.
@@ -52,22 +59,22 @@ struct Idempotency {
     digest: String,
 }
 
-/// `POST /createSessions`. Success means accepted: placing and creating come after.
+/// `POST /createSessions`. Success means accepted: placing and creating come after. With `?dryRun=true` nothing is made.
 pub async fn create_sessions(
     State(app): State<Arc<App>>,
     Caller(client): Caller,
     Extension(id): Extension<RequestId>,
+    DryRun(is_dry_run): DryRun,
     headers: HeaderMap,
     Items(requests): Items<CreateSessionRequestData>,
 ) -> Result<Json<CreateSessionsResponse>, Problem> {
     check_items(&requests)?;
     let idempotency = idempotency(&headers, &requests)?;
-    // In order, so that an earlier item's place counts for a later one; the writes then run beside each other.
-    let mut plans = Vec::with_capacity(requests.len());
-    for (number, request) in requests.iter().enumerate() {
-        plans.push(plan(&app, &client, request, idempotency.as_ref(), number).await?);
-    }
-    let outcomes = carry_out_all(&app, &client, plans, idempotency.is_some()).await?;
+    let outcomes = if is_dry_run {
+        dry_run::rehearse(&app, &client, &requests).await?
+    } else {
+        make(&app, &client, &requests, idempotency.as_ref()).await?
+    };
     let mut response = CreateSessionsResponse { request_id: id.text(), ..CreateSessionsResponse::default() };
     for (request, outcome) in requests.into_iter().zip(outcomes) {
         match outcome {
@@ -78,6 +85,21 @@ pub async fn create_sessions(
         }
     }
     Ok(Json(response))
+}
+
+/// What becomes of each request.
+async fn make(
+    app: &App,
+    client: &ApiClient,
+    requests: &[CreateSessionRequestData],
+    idempotency: Option<&Idempotency>,
+) -> Result<Vec<Outcome>, Problem> {
+    // In order, so that an earlier item's place counts for a later one; the writes then run beside each other.
+    let mut plans = Vec::with_capacity(requests.len());
+    for (number, request) in requests.iter().enumerate() {
+        plans.push(plan(app, client, request, idempotency, number).await?);
+    }
+    carry_out_all(app, client, plans, idempotency.is_some()).await
 }
 
 fn idempotency(headers: &HeaderMap, requests: &[CreateSessionRequestData]) -> Result<Option<Idempotency>, Problem> {
@@ -112,10 +134,7 @@ async fn plan(
         Some(idempotency) => derived_name(client, &idempotency.key, number),
         None => random_name(spec.display_name.as_deref().unwrap_or_default()),
     };
-    let mut session = DcvSession::new(&name, spec);
-    session.metadata.finalizers = Some(vec![names::SESSION_FINALIZER.to_owned()]);
-    session.metadata.labels =
-        Some(BTreeMap::from([(names::CLIENT_LABEL.to_owned(), client.metadata.uid.clone().unwrap_or_default())]));
+    let mut session = object(client, &name, spec);
     session.metadata.annotations =
         idempotency.map(|idempotency| BTreeMap::from([(names::REQUEST_DIGEST.to_owned(), idempotency.digest.clone())]));
     if idempotency.is_some() {
@@ -123,7 +142,7 @@ async fn plan(
             Ok(Some(earlier)) if is_same_request(&session, &earlier) => return Ok(Plan::Repeat(earlier)),
             Ok(Some(_)) => return Err(Problem::Invalid(OTHER_REQUEST.to_owned())),
             Ok(None) => {}
-            Err(error) => return Ok(Plan::Fail(fault(&error))),
+            Err(error) => return Ok(Plan::Fail(failure_reason("session", DONE, &error))),
         }
     }
     Ok(match app.store.reserve(client, &session, app.rules.create_sessions_queue_max_size) {
@@ -131,6 +150,25 @@ async fn plan(
         Err(Shortage::NoServer) => Plan::Fail(NO_SERVER.to_owned()),
         Err(Shortage::QueueFull) => Plan::Fail(QUEUE_FULL.to_owned()),
     })
+}
+
+/// The object of a session of the client.
+fn object(client: &ApiClient, name: &str, spec: DcvSessionSpec) -> DcvSession {
+    let mut session = DcvSession::new(name, spec);
+    session.metadata.finalizers = Some(vec![names::SESSION_FINALIZER.to_owned()]);
+    session.metadata.labels =
+        Some(BTreeMap::from([(names::CLIENT_LABEL.to_owned(), client.metadata.uid.clone().unwrap_or_default())]));
+    session
+}
+
+/// The object that a request would become, under a name of its own.
+///
+/// # Errors
+/// What is wrong with the request, for the client.
+pub fn draft(app: &App, client: &ApiClient, request: &CreateSessionRequestData) -> Result<DcvSession, String> {
+    let spec = check::session_spec(request, &app.rules)?;
+    let name = random_name(spec.display_name.as_deref().unwrap_or_default());
+    Ok(object(client, &name, spec))
 }
 
 /// Whether `found`, of the name of `wanted`, was made for the same request of the same client.
@@ -141,7 +179,7 @@ fn is_same_request(wanted: &DcvSession, found: &DcvSession) -> bool {
 }
 
 /// What became of one item: the session, or why there is none.
-type Outcome = Result<wire::Session, String>;
+pub type Outcome = Result<wire::Session, String>;
 
 /// Under a key the first session is made before the others: whoever makes it has the key, and a call that comes too late
 /// with another body makes nothing.
@@ -169,7 +207,7 @@ async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<Outcome,
         Plan::Make(session, reservation) => {
             let made = match app.store.create(client, session.as_ref().clone()).await {
                 Ok(made) => made,
-                Err(error) => return Ok(Err(fault(&error))),
+                Err(error) => return Ok(Err(failure_reason("session", DONE, &error))),
             };
             // A lost answer is asked for again, so what has this name already may be our own success.
             if !is_same_request(&session, &made) {
@@ -180,16 +218,6 @@ async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<Outcome,
         }
     };
     Ok(Ok(convert::session(&SessionView { session, server: None }, (app.now)())))
-}
-
-fn fault(error: &StoreError) -> String {
-    match error {
-        StoreError::Refused(text) => text.clone(),
-        error => {
-            tracing::error!(error = error as &dyn std::error::Error, "a session was not created");
-            "The session could not be created, try again".to_owned()
-        }
-    }
 }
 
 const NAME_ALPHABET: [char; 32] = [

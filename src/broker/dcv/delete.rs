@@ -18,7 +18,9 @@ use super::super::store::StoreError;
 use super::NO_SUCH_SESSION;
 use super::WRITES_AT_ONCE;
 use super::check_items;
-use super::is_shown;
+use super::failure_reason;
+use super::lookup;
+use super::lookup::Named;
 use crate::api::ApiClient;
 use crate::api::session::DesiredState;
 use crate::api::session::SessionState;
@@ -27,7 +29,7 @@ use crate::wire::DeleteSessionSuccessfulResponse;
 use crate::wire::DeleteSessionUnsuccessfulResponse;
 use crate::wire::DeleteSessionsResponse;
 
-const WRONG_OWNER: &str = "Owner does not match the owner of the session";
+const DONE: &str = "deleted";
 
 /// `POST /deleteSessions`.
 pub async fn delete_sessions(
@@ -37,6 +39,7 @@ pub async fn delete_sessions(
     Items(requests): Items<DeleteSessionRequestData>,
 ) -> Result<Json<DeleteSessionsResponse>, Problem> {
     check_items(&requests)?;
+    lookup::look_ahead(&app, &client, requests.iter().map(|request| request.session_id.as_deref())).await;
     let mut response = DeleteSessionsResponse { request_id: id.text(), ..DeleteSessionsResponse::default() };
     let mut outcomes = stream::iter(requests)
         .map(|request| async {
@@ -59,18 +62,9 @@ pub async fn delete_sessions(
 }
 
 async fn delete_one(app: &App, client: &ApiClient, request: &DeleteSessionRequestData) -> Result<SessionState, String> {
-    let id = request.session_id.as_ref().filter(|id| !id.is_empty()).ok_or("SessionId is required")?;
-    let owner = request.owner.as_ref().filter(|owner| !owner.is_empty()).ok_or("Owner is required")?;
-    let now = (app.now)();
-    let found = app.store.find_sessions(client, std::slice::from_ref(id)).await.map_err(|error| fault(&error))?;
-    let shown: Vec<_> = found.into_iter().filter(|view| is_shown(&view.session, &app.rules, now)).collect();
-    // Hosts may give the same id; then the live one of this owner is meant.
-    let of_owner = |view: &&SessionView| view.session.spec.owner == *owner;
-    let live = shown.iter().filter(of_owner).find(|view| !view.session.is_finished());
-    let Some(view) = live.or_else(|| shown.iter().find(of_owner)) else {
-        return Err(if shown.is_empty() { NO_SUCH_SESSION } else { WRONG_OWNER }.to_owned());
-    };
-    let outcome = match plan(app, view, request.force.unwrap_or(false)) {
+    let named = Named::read(request.session_id.as_deref(), request.owner.as_deref())?;
+    let view = named.find(app, client, DONE).await?;
+    let outcome = match plan(app, &view, request.force.unwrap_or(false)) {
         Plan::Nothing => return Ok(view.session.shown_state()),
         Plan::Delete => app.store.delete(client, &view.session).await,
         Plan::Close(desired_state) => app.store.set_desired_state(client, &view.session, desired_state).await,
@@ -78,7 +72,7 @@ async fn delete_one(app: &App, client: &ApiClient, request: &DeleteSessionReques
     match outcome {
         Ok(()) => Ok(SessionState::Deleting),
         Err(StoreError::NotFound(_)) => Err(NO_SUCH_SESSION.to_owned()),
-        Err(error) => Err(fault(&error)),
+        Err(error) => Err(failure_reason("session", DONE, &error)),
     }
 }
 
@@ -110,14 +104,4 @@ fn plan(app: &App, view: &SessionView, force: bool) -> Plan {
 /// Whether nothing stands in the way of an ordinary close.
 fn is_reachable(view: &SessionView) -> bool {
     view.session.server_name().is_none() || view.server.as_ref().is_some_and(|view| !view.server.is_silent())
-}
-
-fn fault(error: &StoreError) -> String {
-    match error {
-        StoreError::Refused(text) => text.clone(),
-        error => {
-            tracing::error!(error = error as &dyn std::error::Error, "a session was not deleted");
-            "The session could not be deleted, try again".to_owned()
-        }
-    }
 }

@@ -5,24 +5,33 @@ mod connection;
 mod convert;
 mod create;
 mod delete;
+mod dry_run;
+mod lookup;
 mod page;
+mod permissions;
+mod placement;
 mod screenshots;
 mod servers;
 mod sessions;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::get;
 use axum::routing::post;
+use axum::routing::put;
+use futures::StreamExt;
+use futures::stream;
 use jiff::SignedDuration;
 use jiff::Timestamp;
 
 use super::App;
 use super::Rules;
 use super::problem::Problem;
+use super::store::StoreError;
 use crate::api::DcvSession;
 use crate::api::session::SessionState;
 
@@ -38,12 +47,15 @@ const WRITES_AT_ONCE: usize = 8;
 /// The routes of the API.
 pub fn routes() -> Router<Arc<App>> {
     Router::new()
+        .route("/closeServers", post(placement::close_servers))
         .route("/createSessions", post(create::create_sessions))
         .route("/deleteSessions", post(delete::delete_sessions))
         .route("/describeSessions", post(sessions::describe_sessions))
         .route("/describeServers", post(servers::describe_servers))
+        .route("/openServers", post(placement::open_servers))
         .route("/getSessionScreenshots", post(screenshots::session_screenshots))
         .route("/sessionConnectionData/{session_id}/{user}", get(connection::session_connection_data))
+        .route("/sessionPermissions", put(permissions::update_session_permissions))
 }
 
 /// Whether clients see the session: a deleted one only for the retention time, one that is being removed not at all.
@@ -64,4 +76,41 @@ fn check_items<T>(items: &[T]) -> Result<(), Problem> {
         return Err(Problem::Invalid(format!("Invalid input: more than {ITEMS_MAX} items")));
     }
     Ok(())
+}
+
+/// Does `work` for each of `items`, several at a time but those of one key one after the other, so that of two that change
+/// the same the later one counts. Returns what came of them in their order.
+async fn in_turn<T, O, F>(items: Vec<T>, key: impl Fn(&T) -> Option<String>, work: impl Fn(T) -> F) -> Vec<O>
+where
+    F: Future<Output = O>,
+{
+    let mut groups: HashMap<Option<String>, Vec<(usize, T)>> = HashMap::new();
+    for (number, item) in items.into_iter().enumerate() {
+        groups.entry(key(&item)).or_default().push((number, item));
+    }
+    let work = &work;
+    let mut outcomes: Vec<_> = stream::iter(groups.into_values())
+        .map(|group| async move {
+            let mut outcomes = Vec::with_capacity(group.len());
+            for (number, item) in group {
+                outcomes.push((number, work(item).await));
+            }
+            outcomes
+        })
+        .buffer_unordered(WRITES_AT_ONCE)
+        .concat()
+        .await;
+    outcomes.sort_by_key(|(number, _)| *number);
+    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+}
+
+/// What a client is told of a write that failed: the cluster's words on what was asked for, nothing of our own faults.
+fn failure_reason(what: &str, done: &str, error: &StoreError) -> String {
+    match error {
+        StoreError::Refused(text) => text.clone(),
+        error => {
+            tracing::error!(error = error as &dyn std::error::Error, "a {what} was not {done}");
+            format!("The {what} could not be {done}, try again")
+        }
+    }
 }

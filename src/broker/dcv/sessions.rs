@@ -6,20 +6,25 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::Json;
 use axum::extract::State;
+use jiff::Timestamp;
 
 use super::super::App;
 use super::super::RequestId;
 use super::super::auth::Caller;
 use super::super::body::OptionalObject;
 use super::super::problem::Problem;
+use super::super::store::OtherView;
 use super::super::store::Position;
+use super::super::store::ServerView;
 use super::super::store::SessionView;
 use super::convert;
 use super::is_shown;
+use super::lookup;
 use super::page::Page;
 use crate::wire::DescribeSessionsRequestData;
 use crate::wire::DescribeSessionsResponse;
 use crate::wire::KeyValuePair;
+use crate::wire::Session;
 
 /// What a session must have. Several filters must all hold.
 enum Filter {
@@ -37,19 +42,40 @@ impl Filter {
     }
 
     /// A tag is one of the session's server: a session without a server has none.
-    fn holds(&self, view: &SessionView) -> bool {
+    fn holds(&self, owner: &str, server: Option<&ServerView>) -> bool {
         match self {
-            Self::Owner(owner) => view.session.spec.owner == *owner,
-            Self::Tag { key, value } => view
-                .server
-                .as_ref()
+            Self::Owner(wanted) => owner == wanted,
+            Self::Tag { key, value } => server
                 .and_then(|view| view.server.status.as_ref())
                 .is_some_and(|status| status.tags.get(key) == Some(value)),
         }
     }
 }
 
-/// `POST /describeSessions`: the client's sessions, or those of them it names. Unknown ids are left out.
+/// What is listed: a session, or a desktop on a host that none stands for.
+enum Listed {
+    Session(SessionView),
+    Other(OtherView),
+}
+
+impl Listed {
+    fn position(&self) -> Position {
+        match self {
+            Self::Session(view) => Position::of(view.session.as_ref()),
+            Self::Other(view) => view.position.clone(),
+        }
+    }
+
+    fn shown(&self, now: Timestamp) -> Session {
+        match self {
+            Self::Session(view) => convert::session(view, now),
+            Self::Other(view) => convert::other(view, now),
+        }
+    }
+}
+
+/// `POST /describeSessions`: the client's sessions, or those of them it names. Unknown ids are left out. A client of all
+/// namespaces sees desktops too that no session stands for.
 pub async fn describe_sessions(
     State(app): State<Arc<App>>,
     Caller(client): Caller,
@@ -63,19 +89,27 @@ pub async fn describe_sessions(
     let filters = filters.into_iter().map(Filter::parse).collect::<Result<Vec<_>, _>>()?;
 
     let now = (app.now)();
+    let meets = |owner: &str, server: Option<&ServerView>| filters.iter().all(|filter| filter.holds(owner, server));
     let keep = |view: &SessionView| {
-        is_shown(&view.session, &app.rules, now) && filters.iter().all(|filter| filter.holds(view))
+        is_shown(&view.session, &app.rules, now) && meets(&view.session.spec.owner, view.server.as_ref())
     };
-    let position = |view: &SessionView| Position::of(view.session.as_ref());
+    let ids: Vec<_> = ids.into_iter().collect();
     let sessions = if ids.is_empty() {
         app.store.sessions(&client, page.after.as_ref(), page.limit + 1, &keep)
     } else {
-        let ids: Vec<_> = ids.into_iter().collect();
         let mut sessions = app.store.find_sessions(&client, &ids).await?;
         sessions.retain(keep);
-        page.select(sessions, position)
+        sessions
     };
-    let (sessions, next_token) = page.cut(sessions, position);
-    let sessions = sessions.iter().map(|view| convert::session(view, now)).collect();
+    let mut others = lookup::others(&app, &client, &ids);
+    others.retain(|view| meets(&view.session.owner, Some(&view.server)));
+    let is_page = ids.is_empty() && others.is_empty();
+    let mut listed: Vec<_> = sessions.into_iter().map(Listed::Session).collect();
+    listed.extend(others.into_iter().map(Listed::Other));
+    if !is_page {
+        listed = page.select(listed, Listed::position);
+    }
+    let (listed, next_token) = page.cut(listed, Listed::position);
+    let sessions = listed.iter().map(|it| it.shown(now)).collect();
     Ok(Json(DescribeSessionsResponse { request_id: id.text(), sessions, next_token }))
 }

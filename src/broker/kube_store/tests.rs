@@ -229,3 +229,150 @@ async fn a_close_names_the_object_it_means_and_one_that_ended_meanwhile_is_no_fa
     let outcome = Server::new(refused).store.order(&session(5), DesiredState::Closed).await;
     assert!(matches!(outcome, Err(StoreError::Refused(_))));
 }
+
+#[tokio::test]
+async fn permissions_name_the_session_they_mean_and_one_that_ended_meanwhile_is_told() {
+    let server = Server::new(|_, _| (200, session_value(9)));
+    server.store.permit(&session(5), "# none").await.unwrap();
+    let body = format!("{{\"metadata\":{{\"uid\":\"{ID}\"}},\"spec\":{{\"permissions\":\"# none\"}}}}");
+    let expected = format!("PATCH namespaces/red/dcvsessions/a?&fieldManager=dcv-broker {body}");
+    assert_eq!(server.calls(), [expected]);
+
+    let refusal = async |now: Value| {
+        let answer = move |method: &str, _: &str| match method {
+            "PATCH" => status(422, "Invalid", "spec.permissions: too long"),
+            _ => (200, now.clone()),
+        };
+        match Server::new(answer).store.permit(&session(5), "x").await {
+            Err(StoreError::Refused(words)) => words,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut finished = session_value(9);
+    finished["status"] = json!({"state": "DELETED", "conditions": [{"type": "Finished", "status": "True",
+        "reason": "EndedOnHost", "message": "", "lastTransitionTime": "2026-11-21T10:00:00Z"}]});
+    assert_eq!(refusal(finished).await, "The session has ended meanwhile");
+    assert_eq!(refusal(session_value(9)).await, "spec.permissions: too long");
+}
+
+#[tokio::test]
+async fn a_session_can_be_tried_without_making_it() {
+    let server = Server::new(|_, _| (201, session_value(7)));
+    server.store.try_make(&client(), session(0)).await.unwrap();
+    assert_eq!(server.calls(), ["POST namespaces/red/dcvsessions?&dryRun=All&fieldManager=dcv-broker"]);
+    assert_eq!(server.store.cache.sessions(&client(), None, 9, &|_| true).len(), 0, "nothing is shown of it");
+}
+
+/// The server `s`, whose agent knows of `observed` changes of the spec.
+fn server_value(placement: Option<&str>, version: u64, generation: i64, observed: i64) -> Value {
+    json!({
+        "apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvServer",
+        "metadata": {"name": "s", "uid": "uid-s", "resourceVersion": version.to_string(), "generation": generation},
+        "spec": {"placement": placement}, "status": {"availability": "AVAILABLE", "observedGeneration": observed},
+    })
+}
+
+fn host(placement: Option<&str>) -> DcvServer {
+    serde_json::from_value(server_value(placement, 5, 1, 1)).unwrap()
+}
+
+const READ: &str = "GET dcvservers/s";
+const LIST: &str = "GET dcvsessions?&fieldSelector=status.serverName%3Ds";
+
+fn change(version: u64, spec: &str) -> String {
+    let body = format!("{{\"metadata\":{{\"resourceVersion\":\"{version}\"}},\"spec\":{spec}}}");
+    format!("PATCH dcvservers/s?&fieldManager=dcv-broker {body}")
+}
+
+fn sessions(items: &[Value]) -> (u16, Value) {
+    let list = json!({"apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvSessionList",
+        "metadata": {"resourceVersion": "9"}, "items": items});
+    (200, list)
+}
+
+fn bound_to_s() -> Value {
+    let mut bound = session_value(8);
+    bound["status"] = json!({"state": "CREATING", "conditions": [], "serverName": "s", "attempt": 1});
+    bound
+}
+
+/// An API server that changes `s` as it is told, while its agent keeps up, and knows these sessions.
+fn obedient(placement: Option<&'static str>, bound: Vec<Value>) -> Server {
+    let changes = std::sync::atomic::AtomicI64::new(0);
+    Server::new(move |method, path| {
+        let is_change = i64::from(method == "PATCH");
+        let number = changes.fetch_add(is_change, Ordering::SeqCst) + is_change;
+        match (path.starts_with("dcvsessions"), number) {
+            (true, _) => sessions(&bound),
+            (false, 0) => (200, server_value(placement, 5, 1, 1)),
+            (false, 1) => (200, server_value(Some("Closed"), 6, 2, 2)),
+            (false, _) => (200, server_value(placement, 7, 3, 3)),
+        }
+    })
+}
+
+#[tokio::test]
+async fn opening_clears_what_belongs_to_draining_and_an_open_server_is_left_alone() {
+    let server = obedient(Some("Draining"), vec![]);
+    server.store.open(&host(None)).await.unwrap();
+    let cleared = change(5, "{\"drainGraceSeconds\":null,\"placement\":null}");
+    assert_eq!(server.calls(), [READ.to_owned(), cleared]);
+    let server = obedient(Some("Open"), vec![]);
+    server.store.open(&host(Some("Closed"))).await.unwrap();
+    assert_eq!(server.calls(), [READ], "another replica has opened it");
+}
+
+#[tokio::test]
+async fn an_empty_server_is_closed_and_looked_at_again() {
+    let server = obedient(None, vec![]);
+    assert!(server.store.close(&host(None), false).await.unwrap());
+    let closed = change(5, "{\"placement\":\"Closed\"}");
+    assert_eq!(server.calls(), [READ.to_owned(), closed.clone(), LIST.to_owned()]);
+    assert!(!server.store.cache.server("uid-s").unwrap().is_open(), "it shows at once");
+    let server = obedient(None, vec![bound_to_s()]);
+    assert!(server.store.close(&host(None), true).await.unwrap());
+    assert_eq!(server.calls(), [READ.to_owned(), closed], "with force nothing there matters");
+    for placement in ["Closed", "Draining"] {
+        let server = obedient(Some(placement), vec![]);
+        assert!(server.store.close(&host(None), false).await.unwrap());
+        assert_eq!(server.calls(), [READ, LIST], "{placement} is closed already");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_got_a_session_while_it_was_closed_is_opened_again() {
+    let server = obedient(None, vec![bound_to_s()]);
+    assert!(!server.store.close(&host(None), false).await.unwrap());
+    let closed = change(5, "{\"placement\":\"Closed\"}");
+    let opened = change(6, "{\"placement\":null}");
+    assert_eq!(server.calls(), [READ.to_owned(), closed, LIST.to_owned(), READ.to_owned(), opened]);
+    assert!(!server.store.close(&host(None), false).await.unwrap());
+    assert_eq!(server.calls(), Vec::<String>::new(), "the session is in the cache now");
+}
+
+#[tokio::test]
+async fn an_agent_that_does_not_report_is_not_waited_for_long() {
+    let server = Server::new(|method, path| match (method, path.starts_with("dcvsessions")) {
+        (_, true) => sessions(&[]),
+        ("PATCH", _) => (200, server_value(Some("Closed"), 6, 2, 1)),
+        _ => (200, server_value(None, 5, 1, 1)),
+    });
+    assert!(server.store.close(&host(None), false).await.unwrap());
+    assert_eq!(server.calls().last().map(String::as_str), Some(LIST));
+}
+
+#[tokio::test]
+async fn a_change_of_a_server_is_tried_anew_when_its_agent_was_faster_but_not_for_ever() {
+    let server = Server::new(|method, _| match method {
+        "PATCH" => status(409, "Conflict", "the object has been modified"),
+        _ => (200, server_value(Some("Closed"), 5, 1, 1)),
+    });
+    assert!(server.store.open(&host(None)).await.is_err());
+    assert_eq!(server.calls().len(), 10);
+    let server = Server::new(|_, _| status(404, "NotFound", "gone"));
+    assert!(matches!(server.store.open(&host(None)).await, Err(StoreError::NotFound(_))));
+    let mut other = host(None);
+    other.metadata.uid = Some("earlier".to_owned());
+    let server = obedient(None, vec![]);
+    assert!(matches!(server.store.open(&other).await, Err(StoreError::NotFound(_))), "one of the same name");
+}
