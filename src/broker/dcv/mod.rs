@@ -6,6 +6,8 @@ mod convert;
 mod create;
 mod delete;
 mod dry_run;
+#[cfg(test)]
+mod fuzz;
 mod lookup;
 mod page;
 mod permissions;

@@ -118,3 +118,24 @@ async fn a_repeated_call_with_a_key_makes_no_second_session() {
     assert_eq!(send("", json!({})).await.0, 400);
     assert_eq!(send(&"k".repeat(256), json!({})).await.0, 400);
 }
+
+#[tokio::test]
+async fn a_thousand_items_for_three_free_places_give_three_sessions() {
+    let broker = Broker::new(Rules::default()).await;
+    broker.put_server("s1", json!({"limits": {"maxVirtualSessions": 2}}), json!({}));
+    broker.put_server("s2", json!({"limits": {"maxVirtualSessions": 3}}), json!({}));
+    for id in ["a", "b"] {
+        broker.put_session(id, ready_on("s2"));
+    }
+    let items: Vec<_> = (0..1000).map(|number| a_session(json!({"Name": number.to_string()}))).collect();
+    let answer = broker.ask("/createSessions", json!(items)).await;
+    let names = |list: &str, name: fn(&Value) -> &Value| -> Vec<_> {
+        answer[list].as_array().unwrap().iter().map(|item| name(item).as_str().unwrap().to_owned()).collect()
+    };
+    let made = names("SuccessfulList", |item| &item["Name"]);
+    assert_eq!(made, ["0", "1", "2"], "who asks first is served");
+    let refused = names("UnsuccessfulList", |item| &item["CreateSessionRequestData"]["Name"]);
+    assert_eq!(refused.len(), 997);
+    assert_eq!(answer["UnsuccessfulList"][0]["FailureReason"], "No DCV server found for the given criteria");
+    assert!(broker.post("/createSessions", json!(vec![a_session(json!({})); 1001])).await.0 == 400);
+}

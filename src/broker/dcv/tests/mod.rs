@@ -50,8 +50,8 @@ use crate::token::Password;
 /// A broker with the client `red` (of namespace red) and its access token.
 pub(super) struct Broker {
     pub memory: Arc<Memory>,
-    router: Router,
-    token: String,
+    pub router: Router,
+    pub token: String,
 }
 
 fn client(name: &str, password: &Password, spec: Value) -> ApiClient {
@@ -78,7 +78,7 @@ fn start_with(rules: Rules, agents: Agents) -> (Arc<Memory>, Router) {
 }
 
 impl Broker {
-    async fn new(rules: Rules) -> Self {
+    pub async fn new(rules: Rules) -> Self {
         Self::with_agents(rules, Agents::default()).await
     }
 
@@ -148,7 +148,7 @@ fn basic(id: &str, password: &str) -> String {
     format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(format!("{id}:{password}")))
 }
 
-async fn call(router: &Router, request: Request<Body>) -> (StatusCode, Value) {
+pub(super) async fn call(router: &Router, request: Request<Body>) -> (StatusCode, Value) {
     let response = router.clone().oneshot(request).await.unwrap();
     assert_eq!(response.headers()["cache-control"], "no-store");
     assert!(response.headers().contains_key("x-request-id"));
