@@ -82,6 +82,11 @@ impl SigningKey {
         EncodingKey::from_ed_der(&STANDARD.decode(&self.private).unwrap_or_default())
     }
 
+    /// What only holders of the private half know, for other uses than signing.
+    pub(super) fn secret(&self) -> &[u8] {
+        self.private.as_bytes()
+    }
+
     fn public(&self) -> Jwk {
         let mut jwk = Jwk::from_encoding_key(&self.encoding(), Algorithm::EdDSA).expect("keys are made by generate");
         jwk.common.key_id = Some(self.kid.clone());

@@ -8,6 +8,7 @@ pub mod agent;
 mod keys;
 mod password;
 mod renewal;
+mod seal;
 pub mod verifier;
 
 use jiff::Timestamp;
