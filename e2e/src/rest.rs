@@ -79,6 +79,16 @@ impl Rest {
         Self { password: password.to_owned(), ..self.clone() }
     }
 
+    /// Where it calls.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Its password.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
     /// The token request of the guide, and its whole answer.
     pub async fn request_token(&self) -> Result<Answer, reqwest::Error> {
         let basic = STANDARD.encode(format!("{}:{}", self.id, self.password));

@@ -98,6 +98,8 @@ impl Stand {
             "20",
             "--broker-arg",
             "--create-sessions-queue-max-size=100000",
+            "--broker-arg",
+            "--max-api-requests-per-second=1000000",
         ];
         Self::up("bench", args, &BENCH).await
     }

@@ -31,6 +31,13 @@ pub const HOST_PREFIX: &str = "host-";
 /// [`crate::token::Kind::public_entry`]. Written by the controller only.
 pub const PUBLIC_KEYS: &str = "dcv-public-keys";
 
+/// Annotation of that `ConfigMap` by which new keys are asked for: a [`crate::token::Renewal`]. Who may patch it may ask.
+pub const RENEW_KEYS: &str = "dcv-operator.io/renew-keys";
+/// Annotation of it with the id of the last request that was done.
+pub const RENEWED_KEYS: &str = "dcv-operator.io/renewed-keys";
+
+/// Annotation on what a broker makes or changes: the id of the request, as in its log.
+pub const REQUEST_ID: &str = "dcv-operator.io/request-id";
 /// Label on what the broker makes: the uid of the `ApiClient` it was made for.
 pub const CLIENT_LABEL: &str = "dcv-operator.io/api-client";
 /// Annotation on what the broker makes: digest of the request under an `Idempotency-Key`.

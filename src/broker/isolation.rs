@@ -18,7 +18,6 @@ use tower::ServiceExt;
 
 use super::App;
 use super::Rules;
-use super::agents::Agents;
 use super::memory::Memory;
 use super::memory::NOW;
 use super::memory::merge;
@@ -159,7 +158,7 @@ impl Red {
         if foreign.has_client {
             memory.put_client(client("blue", &Password::generate()));
         }
-        let app = App { store: Arc::new(memory), agents: Agents::default(), rules: Rules::default(), now };
+        let app = App::plain(Arc::new(memory), Rules::default(), now);
         let mut red = Self { router: router(Arc::new(app)), token: String::new() };
         let log_in = "/oauth2/token?grant_type=client_credentials";
         let basic = {

@@ -31,10 +31,12 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::json;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
+use super::access_log;
 use super::cache::Cache;
 use super::cache::Change;
 use super::cache::World;
@@ -234,7 +236,10 @@ impl KubeStore {
         session.metadata.namespace = Some(namespace.to_owned());
         let parameters = PostParams { field_manager: Some(names::BROKER.to_owned()), ..PostParams::default() };
         let made = match self.sessions_of(namespace).create(&parameters, &session).await {
-            Ok(made) => made,
+            Ok(made) => {
+                access_log::audit("session created", &made);
+                made
+            }
             Err(kube::Error::Api(status)) if status.is_already_exists() => {
                 let object = format!("session {namespace}/{name}");
                 self.fetch(namespace, &name).await?.ok_or(StoreError::NotFound(object))?
@@ -247,7 +252,8 @@ impl KubeStore {
     async fn order(&self, session: &DcvSession, desired_state: DesiredState) -> Result<(), StoreError> {
         let (namespace, name) = (session.namespace().unwrap_or_default(), session.name_any());
         // The uid keeps the order from a later session of the same name.
-        let patch = json!({"metadata": {"uid": session.metadata.uid}, "spec": {"desiredState": desired_state}});
+        let mut patch = json!({"metadata": {"uid": session.metadata.uid}, "spec": {"desiredState": desired_state}});
+        note_request(&mut patch);
         let parameters = PatchParams { field_manager: Some(names::BROKER.to_owned()), ..PatchParams::default() };
         let patched = match self.sessions_of(&namespace).patch(&name, &parameters, &Patch::Merge(&patch)).await {
             // Nothing in a finished session can be changed: it ended meanwhile, as it was to.
@@ -255,7 +261,11 @@ impl KubeStore {
                 let now = self.fetch(&namespace, &name).await?.filter(DcvSession::is_finished);
                 now.ok_or_else(|| StoreError::Refused(words(&status)))?
             }
-            patched => patched.map_err(|error| self.failed_write("close", session, error))?,
+            patched => {
+                let patched = patched.map_err(|error| self.failed_write("close", session, error))?;
+                access_log::audit("session told to close", &patched);
+                patched
+            }
         };
         self.cache.assume_session(patched);
         Ok(())
@@ -266,7 +276,9 @@ impl KubeStore {
         let preconditions = Preconditions { uid: session.uid(), resource_version: None };
         let parameters = DeleteParams::default().preconditions(preconditions);
         let deleted = self.sessions_of(&namespace).delete(&name, &parameters).await;
-        match deleted.map_err(|error| self.failed_write("delete", session, error))?.left() {
+        let deleted = deleted.map_err(|error| self.failed_write("delete", session, error))?;
+        access_log::audit("session deleted", session);
+        match deleted.left() {
             // It stays until the agent has closed the desktop.
             Some(marked) if !marked.finalizers().is_empty() => drop(self.cache.assume_session(marked)),
             _ => self.cache.assume_session_gone(session),
@@ -298,6 +310,13 @@ impl KubeStore {
             }
             Err(_) => tracing::warn!(namespace, "no answer in time to a list of clients"),
         }
+    }
+}
+
+/// Makes a patch say which request it is of.
+fn note_request(patch: &mut Value) {
+    if let Some(id) = access_log::request_id() {
+        patch["metadata"]["annotations"][names::REQUEST_ID] = id.into();
     }
 }
 

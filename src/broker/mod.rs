@@ -4,16 +4,19 @@
 //! any number of replicas serve the same answers, from caches, and write straight to the API server. It places nothing
 //! and runs nothing. No type of the cluster reaches a client, no wire type reaches the cluster.
 
+mod access_log;
 mod agents;
 mod auth;
 mod availability;
 mod body;
 mod cache;
+mod connections;
 mod dcv;
 mod gateway;
 #[cfg(test)]
 mod isolation;
 mod kube_store;
+mod limits;
 #[cfg(test)]
 mod memory;
 mod problem;
@@ -42,16 +45,15 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::routing::post;
 use http::HeaderName;
-use http::HeaderValue;
-use http::header::CACHE_CONTROL;
 use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::json;
 use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::Instrument;
 use uuid::Uuid;
 
+use self::auth::issuers::Issuers;
+use self::limits::Limits;
 pub use self::problem::Problem;
 pub use self::serve::Error;
 pub use self::serve::run;
@@ -79,6 +81,10 @@ pub struct Settings {
     pub health_address: SocketAddr,
     /// The release namespace, which holds the signing keys.
     pub namespace: String,
+    /// Other authorization servers whose tokens are accepted, as a file names them.
+    pub authorization_servers: Option<PathBuf>,
+    /// Most connections of each port.
+    pub max_connections: usize,
     /// What the API allows and how long things last.
     pub rules: Rules,
 }
@@ -134,6 +140,16 @@ pub struct Rules {
     pub session_screenshot_format: ImageFormat,
     /// How much of the requirement language is allowed.
     pub dialect: Dialect,
+    /// Whether the broker issues access tokens, and accepts those.
+    pub enable_authorization_server: bool,
+    /// The tenant of every caller where calls need no token. Absent: they need one.
+    pub no_authorization_namespace: Option<String>,
+    /// Most requests of one client in a second, and of one address those that prove to be no client's.
+    pub max_api_requests_per_second: u32,
+    /// Whether a request comes from where the last entry of its `X-Forwarded-For` says.
+    pub enable_throttling_forwarded_for_header: bool,
+    /// Seconds after which an unreachable server is listed no more.
+    pub seconds_before_deleting_unreachable_dcv_server: u32,
 }
 
 impl Default for Rules {
@@ -150,6 +166,11 @@ impl Default for Rules {
             session_screenshot_max_height: 100,
             session_screenshot_format: ImageFormat::Png,
             dialect: Dialect::Extended,
+            enable_authorization_server: true,
+            no_authorization_namespace: None,
+            max_api_requests_per_second: 1000,
+            enable_throttling_forwarded_for_header: false,
+            seconds_before_deleting_unreachable_dcv_server: 1800,
         }
     }
 }
@@ -164,9 +185,25 @@ pub struct App {
     pub rules: Rules,
     /// The clock.
     pub now: fn() -> Timestamp,
+    /// Other authorization servers whose tokens are accepted.
+    issuers: Arc<Issuers>,
+    /// How many requests callers may still make.
+    limits: Limits,
 }
 
 impl App {
+    /// What handlers of these work with.
+    pub fn new(store: Arc<dyn Store>, rules: Rules, issuers: Arc<Issuers>, now: fn() -> Timestamp) -> Self {
+        let limits = Limits::new(rules.max_api_requests_per_second);
+        Self { store, agents: Agents::default(), rules, now, issuers, limits }
+    }
+
+    /// With tokens of our own only.
+    #[cfg(test)]
+    pub fn plain(store: Arc<dyn Store>, rules: Rules, now: fn() -> Timestamp) -> Self {
+        Self::new(store, rules, Arc::default(), now)
+    }
+
     /// Signs claims with the current key of their kind.
     fn sign<C: Claims>(&self, claims: &C) -> Result<String, Problem> {
         let keys = self.store.keys(C::KIND).ok_or(Problem::Starting)?;
@@ -200,14 +237,16 @@ pub fn router(app: Arc<App>) -> Router {
         .route("/health", get(health))
         .route("/oauth2/token", post(auth::issue_token))
         .merge(dcv::routes());
-    guarded(routes, BODY_MAX_BYTES).with_state(app)
+    guarded(routes, BODY_MAX_BYTES, &app.rules).with_state(app)
 }
 
-/// `routes` with what holds for every request of every port: an id, limits, and our errors.
-fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, body_max_bytes: usize) -> Router<S> {
+/// `routes` with what holds for every request of every port: an id, its line in the log, limits, and our errors.
+fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, body_max_bytes: usize, rules: &Rules) -> Router<S> {
+    let rules = Arc::new(rules.clone());
+    let log = move |request: Request, next: Next| access_log::serve(request, next, Arc::clone(&rules));
     routes.fallback(async || Problem::NoSuchPath).method_not_allowed_fallback(async || Problem::NoSuchMethod).layer(
         ServiceBuilder::new()
-            .layer(middleware::from_fn(identify))
+            .layer(middleware::from_fn(log))
             .layer(CatchPanicLayer::custom(after_panic))
             .layer(middleware::from_fn(limit_time))
             .layer(DefaultBodyLimit::max(body_max_bytes)),
@@ -217,21 +256,6 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, body_max_bytes: 
 /// `GET /health`: what load balancers poll, without a token.
 async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     if app.store.is_ready() { Ok(Json(json!({"status": "ok"}))) } else { Err(Problem::Starting) }
-}
-
-/// Gives the request its id. No answer may be kept by a cache: many hold tokens, all are of the moment.
-async fn identify(mut request: Request, next: Next) -> Response {
-    let id = RequestId(Uuid::new_v4());
-    // The path stays out: it names people.
-    let span = tracing::info_span!("request", request_id = %id.0, method = %request.method());
-    request.extensions_mut().insert(id);
-    let mut response = next.run(request).instrument(span).await;
-    let headers = response.headers_mut();
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Ok(value) = HeaderValue::try_from(id.text()) {
-        headers.insert(REQUEST_ID, value);
-    }
-    response
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {

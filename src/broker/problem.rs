@@ -4,12 +4,14 @@
 //! is logged, in the span that carries the request's id.
 
 use std::error::Error;
+use std::time::Duration;
 
 use axum::Json;
 use axum::response::IntoResponse;
 use axum::response::Response;
 use http::HeaderValue;
 use http::StatusCode;
+use http::header::RETRY_AFTER;
 use http::header::WWW_AUTHENTICATE;
 
 use super::store::StoreError;
@@ -28,6 +30,12 @@ pub enum Problem {
     InvalidTokenRequest,
     /// The token endpoint has only one grant.
     UnsupportedGrantType,
+    /// The broker gives out no tokens.
+    NoTokens,
+    /// Too many requests; for so long there is no room for another.
+    TooMany(Duration),
+    /// The body of the request came too slowly.
+    Slow,
     /// No such path.
     NoSuchPath,
     /// No session of that id can be connected to.
@@ -55,6 +63,9 @@ impl IntoResponse for Problem {
             Self::InvalidClient => (StatusCode::UNAUTHORIZED, "invalid_client", Some("Basic realm=\"dcv-operator\"")),
             Self::InvalidTokenRequest => (StatusCode::BAD_REQUEST, "invalid_request", None),
             Self::UnsupportedGrantType => (StatusCode::BAD_REQUEST, "unsupported_grant_type", None),
+            Self::NoTokens => (StatusCode::NOT_FOUND, "This broker issues no access tokens", None),
+            Self::TooMany(_) => (StatusCode::TOO_MANY_REQUESTS, "Too many requests, try again later", None),
+            Self::Slow => (StatusCode::REQUEST_TIMEOUT, "The body of the request took too long", None),
             Self::NoSuchPath => (StatusCode::NOT_FOUND, "Not found", None),
             Self::NoDestination => (StatusCode::NOT_FOUND, "No destination for this session", None),
             Self::NoSuchMethod => (StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", None),
@@ -76,6 +87,10 @@ impl IntoResponse for Problem {
         let mut response = (status, Json(ErrorResponse { error: text.to_owned() })).into_response();
         if let Some(challenge) = challenge {
             response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
+        }
+        if let Self::TooMany(wait) = self {
+            // In whole seconds, and not too soon.
+            response.headers_mut().insert(RETRY_AFTER, (wait.as_secs() + 1).into());
         }
         response
     }

@@ -30,7 +30,7 @@ use crate::token::verifier::Question;
 /// Everything served to desktop servers.
 pub fn router(app: Arc<App>) -> Router {
     let routes = Router::new().route("/health", get(health)).route(verifier::PATH, post(validate));
-    guarded(routes, verifier::BODY_MAX_BYTES).with_state(app)
+    guarded(routes, verifier::BODY_MAX_BYTES, &app.rules).with_state(app)
 }
 
 /// `POST /agent/validate-authentication-token`, the documented form.
@@ -94,7 +94,6 @@ mod tests {
     use tower::ServiceExt;
 
     use super::super::Rules;
-    use super::super::agents::Agents;
     use super::super::cache::Change;
     use super::super::memory::Memory;
     use super::super::memory::merge;
@@ -136,8 +135,7 @@ mod tests {
     }
 
     async fn send(memory: &Arc<Memory>, request: Request<Body>) -> (u16, String, String) {
-        let app =
-            Arc::new(App { store: Arc::clone(memory) as _, agents: Agents::default(), rules: Rules::default(), now });
+        let app = Arc::new(App::plain(Arc::clone(memory) as _, Rules::default(), now));
         let response = router(app).oneshot(request).await.unwrap();
         let status = response.status().as_u16();
         let kind = response.headers().get(CONTENT_TYPE).map(|kind| kind.to_str().unwrap().to_owned());

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::ArgAction;
 use clap::Args;
 use clap::ValueEnum;
+use clap::builder::NonEmptyStringValueParser;
 
 use crate::broker::GatewaySettings;
 use crate::broker::Rules;
@@ -14,8 +16,12 @@ use crate::broker::Tls;
 use crate::requirement::Dialect;
 use crate::token::agent::ImageFormat;
 
+/// How long a deleted session is described when nothing is said: the documented hour.
+const DELETE_SESSION_DURATION_SECONDS: u32 = 3600;
+
 /// Flags of the broker.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a documented setting of its own")]
 pub struct BrokerArgs {
     /// Port of the REST API; 0: any free one, which the log names
     #[arg(long, env = "DCV_CLIENT_TO_BROKER_CONNECTOR_HTTPS_PORT", default_value_t = 8443)]
@@ -63,9 +69,12 @@ pub struct BrokerArgs {
     /// How long a connection token lives
     #[arg(long, env = "DCV_CONNECT_SESSION_TOKEN_DURATION_MINUTES", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=10_080))]
     connect_session_token_duration_minutes: u32,
-    /// How long a deleted session is still described; 0: its object is deleted at once
-    #[arg(long, env = "DCV_DELETE_SESSION_DURATION_SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
-    delete_session_duration_seconds: u32,
+    /// How long a deleted session is still described; 0: its object is deleted at once [default: 3600]
+    #[arg(long, env = "DCV_DELETE_SESSION_DURATION_SECONDS", value_parser = clap::value_parser!(u32).range(0..=31_536_000))]
+    delete_session_duration_seconds: Option<u32>,
+    /// The same in hours, as it was called before; the seconds go before it
+    #[arg(long, env = "DCV_DELETE_SESSION_DURATION_HOURS", value_parser = clap::value_parser!(u32).range(0..=8760))]
+    delete_session_duration_hours: Option<u32>,
     /// How many sessions of one namespace may wait for a server
     #[arg(long, env = "DCV_CREATE_SESSIONS_QUEUE_MAX_SIZE", default_value_t = 1000)]
     create_sessions_queue_max_size: usize,
@@ -90,6 +99,37 @@ pub struct BrokerArgs {
     /// Refuses requirements that use more than Session Manager documents: its 25 properties and tags
     #[arg(long, env = "DCV_STRICT_REQUIREMENTS")]
     strict_requirements: bool,
+    /// Whether the broker issues access tokens to API clients, and accepts those; without it only tokens of other
+    /// authorization servers are accepted
+    #[arg(long, env = "DCV_ENABLE_AUTHORIZATION_SERVER", default_value_t = true, action = ArgAction::Set)]
+    enable_authorization_server: bool,
+    /// Other authorization servers whose access tokens are accepted, in TOML; read at the start
+    #[arg(long, env = "DCV_AUTHORIZATION_SERVERS_FILE", value_name = "FILE")]
+    authorization_servers_file: Option<PathBuf>,
+    /// Whether a call needs an access token; false is for closed networks, and takes --no-authorization-namespace
+    #[arg(
+        long,
+        env = "DCV_ENABLE_AUTHORIZATION",
+        default_value_t = true,
+        action = ArgAction::Set,
+        requires_if("false", "no_authorization_namespace")
+    )]
+    enable_authorization: bool,
+    /// The namespace whose sessions every caller has, where calls need no token
+    #[arg(long, env = "DCV_NO_AUTHORIZATION_NAMESPACE", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
+    no_authorization_namespace: Option<String>,
+    /// Most requests in a second of one API client; and of one address, of those that prove to be no client's
+    #[arg(long, env = "DCV_MAX_API_REQUESTS_PER_SECOND", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_api_requests_per_second: u32,
+    /// Whether a request comes from where the last entry of its X-Forwarded-For says; only behind a proxy that adds it
+    #[arg(long, env = "DCV_ENABLE_THROTTLING_FORWARDED_FOR_HEADER")]
+    enable_throttling_forwarded_for_header: bool,
+    /// Most connections of each port; beyond them the one goes that has waited longest for its client
+    #[arg(long, env = "DCV_MAX_CONNECTIONS", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: u32,
+    /// How long a server that cannot be reached is still described
+    #[arg(long, env = "DCV_SECONDS_BEFORE_DELETING_UNREACHABLE_DCV_SERVER", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(60..))]
+    seconds_before_deleting_unreachable_dcv_server: u32,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -119,6 +159,7 @@ impl BrokerArgs {
             tls_ca_out,
             connect_session_token_duration_minutes,
             delete_session_duration_seconds,
+            delete_session_duration_hours,
             create_sessions_queue_max_size,
             create_sessions_queue_max_time_seconds,
             autorun_file_arguments_max_size,
@@ -127,6 +168,14 @@ impl BrokerArgs {
             session_screenshot_max_height,
             session_screenshot_format,
             strict_requirements,
+            enable_authorization_server,
+            authorization_servers_file,
+            enable_authorization,
+            no_authorization_namespace,
+            max_api_requests_per_second,
+            enable_throttling_forwarded_for_header,
+            max_connections,
+            seconds_before_deleting_unreachable_dcv_server,
         } = self;
         Settings {
             api_address: (client_to_broker_connector_bind_host, client_to_broker_connector_https_port).into(),
@@ -143,9 +192,13 @@ impl BrokerArgs {
             },
             health_address,
             namespace,
+            authorization_servers: authorization_servers_file,
+            max_connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
             rules: Rules {
                 connect_session_token_duration_minutes,
-                delete_session_duration_seconds,
+                delete_session_duration_seconds: delete_session_duration_seconds
+                    .or(delete_session_duration_hours.map(|hours| hours * 3600))
+                    .unwrap_or(DELETE_SESSION_DURATION_SECONDS),
                 create_sessions_queue_max_size,
                 create_sessions_queue_max_time_seconds,
                 autorun_file_arguments_max_size: autorun_file_arguments_max_size.into(),
@@ -157,6 +210,11 @@ impl BrokerArgs {
                     ScreenshotFormat::Jpeg => ImageFormat::Jpeg,
                 },
                 dialect: if strict_requirements { Dialect::Documented } else { Dialect::Extended },
+                enable_authorization_server,
+                no_authorization_namespace: no_authorization_namespace.filter(|_| !enable_authorization),
+                max_api_requests_per_second,
+                enable_throttling_forwarded_for_header,
+                seconds_before_deleting_unreachable_dcv_server,
             },
         }
     }
@@ -187,6 +245,36 @@ mod tests {
         assert_eq!(settings.verifier_address.to_string(), "0.0.0.0:8445");
         assert!(settings.gateway.is_none());
         assert!(matches!(settings.tls, Tls::SelfMade { ca_out: None }));
+    }
+
+    #[test]
+    fn the_retention_is_said_in_seconds_or_as_before_in_hours() {
+        let seconds = |arguments: &[&str]| parse(arguments).unwrap().rules.delete_session_duration_seconds;
+        assert_eq!(seconds(&["--delete-session-duration-hours", "2"]), 7200);
+        assert_eq!(seconds(&["--delete-session-duration-hours", "0"]), 0);
+        assert_eq!(seconds(&["--delete-session-duration-hours=2", "--delete-session-duration-seconds=5"]), 5);
+    }
+
+    #[test]
+    fn calls_without_a_token_have_a_namespace_and_are_asked_for() {
+        let namespace = |arguments: &[&str]| parse(arguments).map(|settings| settings.rules.no_authorization_namespace);
+        let named = ["--no-authorization-namespace", "lab"];
+        assert_eq!(namespace(&[&["--enable-authorization=false"], &named[..]].concat()).unwrap(), Some("lab".into()));
+        assert_eq!(namespace(&named).unwrap(), None, "a namespace alone opens nothing");
+        assert!(namespace(&["--enable-authorization", "false"]).is_err());
+        assert!(namespace(&["--enable-authorization=false", "--no-authorization-namespace="]).is_err());
+        assert!(!parse(&["--enable-authorization-server=false"]).unwrap().rules.enable_authorization_server);
+    }
+
+    #[test]
+    fn limits_out_of_range_are_refused() {
+        for arguments in [
+            ["--max-api-requests-per-second", "0"],
+            ["--max-connections", "0"],
+            ["--seconds-before-deleting-unreachable-dcv-server", "59"],
+        ] {
+            assert!(parse(&arguments).is_err(), "{arguments:?}");
+        }
     }
 
     #[test]

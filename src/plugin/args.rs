@@ -59,6 +59,9 @@ pub(super) enum ClusterCommand {
     /// Clients of the REST API
     #[command(subcommand)]
     Clients(ClientsCommand),
+    /// Keys that tokens are signed with
+    #[command(subcommand)]
+    Keys(KeysCommand),
 }
 
 /// What to explain, and how.
@@ -143,6 +146,37 @@ pub(super) struct Which {
     /// Id the client logs in with
     #[arg(long, value_name = "ID")]
     pub client_id: Option<String>,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum KeysCommand {
+    /// Make a new key that signs at once, and wait until it does
+    #[command(after_help = "Tokens signed with an older key stay good until they end, unless --revoke is given: then \
+                            every token of these kinds is refused at once, and its holder must get a new one.\n\n\
+                            It takes the right to patch the ConfigMap dcv-public-keys, and none on Secrets.\n\n\
+                            Example, after a key became known:\n  kubectl dcv keys renew --revoke")]
+    Renew(KeyRenewal),
+}
+
+/// Which keys to renew.
+#[derive(ClapArgs, Debug)]
+pub(super) struct KeyRenewal {
+    /// Kinds of token: access (for the REST API), connection (for desktops), agent (of brokers for agents)
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "access")]
+    pub kind: Vec<KeyKind>,
+    /// Refuse every token that was signed with an older key
+    #[arg(long)]
+    pub revoke: bool,
+    /// Namespace the operator is installed in
+    #[arg(long, value_name = "NAME", default_value = "dcv-system")]
+    pub operator_namespace: String,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]
+pub(super) enum KeyKind {
+    Access,
+    Connection,
+    Agent,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq)]

@@ -31,6 +31,8 @@ pub(super) enum Error {
     Document { file: String, number: usize, source: serde_json::Error },
     #[error("no DcvSession in {0}")]
     NoSession(String),
+    #[error("the controller has not made new keys yet; it will when it runs")]
+    NoNewKeys,
     #[error("cannot print")]
     Output(#[source] io::Error),
     #[error("cannot write YAML")]
@@ -50,7 +52,7 @@ pub(super) fn words(error: &Error) -> String {
             kube::Error::Api(status) => status_words(status),
             other => format!("{error}: {}", causes(other)),
         },
-        Error::NoSuchId { .. } | Error::NoSession(_) => format!("error: {error}"),
+        Error::NoSuchId { .. } | Error::NoSession(_) | Error::NoNewKeys => format!("error: {error}"),
         Error::Right { status, .. } => format!("error: {error}: {}", status.message),
         Error::Runtime(source) | Error::Output(source) | Error::Read { source, .. } => {
             format!("error: {error}: {source}")

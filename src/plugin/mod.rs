@@ -9,6 +9,7 @@ mod clients;
 mod connection;
 mod error;
 mod explain;
+mod keys;
 #[cfg(test)]
 mod mock;
 mod print;
@@ -26,6 +27,7 @@ use args::ClientsCommand;
 use args::ClusterCommand;
 use args::Command;
 use args::ConnectionArgs;
+use args::KeysCommand;
 use error::Error;
 
 /// What a command has to say once it is done.
@@ -87,6 +89,7 @@ async fn answer(connection: &ConnectionArgs, command: ClusterCommand) -> Result<
         ClusterCommand::Clients(ClientsCommand::Unregister(which)) => {
             clients::unregister(client, &namespace, &which).await
         }
+        ClusterCommand::Keys(KeysCommand::Renew(renewal)) => keys::renew(client, &renewal).await,
     }
 }
 

@@ -17,6 +17,8 @@ use serde::Serialize;
 use sha2::Digest;
 use sha2::Sha256;
 
+use super::OldKeys;
+
 /// The keys of one kind of token, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct KeySet {
@@ -57,6 +59,9 @@ pub struct Rotation {
     pub token_lifetime: SignedDuration,
 }
 
+/// How far the clocks of those who sign may be behind ours.
+const CLOCK_LEEWAY: SignedDuration = SignedDuration::from_mins(1);
+
 /// DER header of an Ed25519 private key; the 32 bytes of the key follow. Source: RFC 8410, section 7.
 const ED25519_PKCS8_HEADER: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
@@ -75,6 +80,11 @@ impl SigningKey {
 
     pub(super) fn encoding(&self) -> EncodingKey {
         EncodingKey::from_ed_der(&STANDARD.decode(&self.private).unwrap_or_default())
+    }
+
+    /// What only holders of the private half know, for other uses than signing.
+    pub(super) fn secret(&self) -> &[u8] {
+        self.private.as_bytes()
     }
 
     fn public(&self) -> Jwk {
@@ -111,6 +121,21 @@ impl KeySet {
     /// The public halves, as verifiers need them.
     pub fn public(&self) -> JwkSet {
         JwkSet { keys: self.keys.iter().map(SigningKey::public).collect() }
+    }
+
+    /// The set with a new key that signs from `now` on, before its time and without having been published before.
+    #[must_use]
+    pub fn renewed(&self, now: Timestamp, old_keys: OldKeys) -> Self {
+        match old_keys {
+            // Without those that were to sign next: they are as old as the one that is not wanted any more.
+            OldKeys::Kept => {
+                let mut keys: Vec<_> = self.keys.iter().filter(|key| key.signs_from < now).cloned().collect();
+                keys.push(SigningKey::generate(now));
+                Self { keys }
+            }
+            // Its signers' clocks may be behind, and there is no other key.
+            OldKeys::Revoked => Self::generate(now - CLOCK_LEEWAY),
+        }
     }
 
     /// The set as it should be at `now`: with a key that signs, with the next one published in time, without those
@@ -161,6 +186,23 @@ mod tests {
         assert_eq!(both.signer(hour(24 * 30)), Some(&both.keys[1]));
         assert_eq!(both.rotated(hour(24 * 30 + 1), ROTATION), both);
         assert_eq!(both.rotated(hour(24 * 30 + 2), ROTATION).keys, both.keys[1..]);
+    }
+
+    #[test]
+    fn a_key_that_is_asked_for_signs_at_once_and_the_old_ones_end_as_always_or_now() {
+        let first = KeySet::default().rotated(hour(0), ROTATION);
+        let both = first.rotated(hour(24 * 29), ROTATION);
+        let kept = both.renewed(hour(24 * 29), OldKeys::Kept);
+        assert_eq!((kept.keys.len(), &kept.keys[0]), (2, &first.keys[0]));
+        assert_eq!(kept.signer(hour(24 * 29)), Some(&kept.keys[1]));
+        assert!(!both.keys.contains(&kept.keys[1]));
+        assert_eq!(kept.rotated(hour(24 * 29), ROTATION), kept);
+        assert_eq!(kept.rotated(hour(24 * 29 + 2), ROTATION).keys, kept.keys[1..]);
+        let revoked = both.renewed(hour(24 * 29), OldKeys::Revoked);
+        assert_eq!(revoked.keys.len(), 1);
+        assert!(!both.keys.contains(&revoked.keys[0]));
+        assert!(revoked.signer(hour(24 * 29) - SignedDuration::from_secs(30)).is_some());
+        assert_eq!(revoked.rotated(hour(24 * 29), ROTATION), revoked);
     }
 
     #[test]

@@ -7,6 +7,8 @@
 pub mod agent;
 mod keys;
 mod password;
+mod renewal;
+mod seal;
 pub mod verifier;
 
 use jiff::Timestamp;
@@ -24,6 +26,9 @@ pub use keys::Rotation;
 pub use keys::SigningKey;
 pub use password::Password;
 pub use password::verify_password;
+pub use renewal::NotARenewal;
+pub use renewal::OldKeys;
+pub use renewal::Renewal;
 
 /// What a token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -131,7 +131,11 @@ async fn our_components_change_only_what_is_theirs() {
         sessions(&admin, &namespace).create(&PostParams::default(), &session).await.unwrap();
         let server = unique("test-components");
         let spec = json!({"placement": "Draining", "drainGraceSeconds": 60, "limits": {"maxVirtualSessions": 1}});
-        servers(&admin).create(&PostParams::default(), &object("DcvServer", &server, spec)).await.unwrap();
+        let mut stored = object("DcvServer", &server, spec);
+        let annotations = [("ours", "a"), ("dcv-operator.io/request-id", "a")];
+        stored.metadata.annotations = Some(annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into());
+        servers(&admin).create(&PostParams::default(), &stored).await.unwrap();
+        let only_annotation = Refused("the broker may change only its own annotation of a server");
         let no_spec = Refused("the controller may not change a spec");
         let only_placement = Refused("the broker may change only placement and drainGraceSeconds of a server");
         let no_finalizers = Refused("the broker may not change finalizers and owners of a session");
@@ -143,6 +147,7 @@ async fn our_components_change_only_what_is_theirs() {
             ("controller", &controller, json!({"spec": {"desiredState": "Closed"}}), no_spec),
             ("broker", &broker, json!({"spec": {"desiredState": "Closed", "permissions": "a"}}), Allowed),
             ("broker", &broker, json!({"metadata": {"finalizers": []}}), no_finalizers),
+            ("broker", &broker, json!({"metadata": {"annotations": {"dcv-operator.io/request-id": "a"}}}), Allowed),
         ];
         for (who, client, change, verdict) in on_sessions {
             let result = sessions(client, &namespace).patch("a", &dry_patch(), &Patch::Merge(&change)).await;
@@ -157,6 +162,17 @@ async fn our_components_change_only_what_is_theirs() {
             ("broker", &broker, json!({"spec": {"endSessions": ["a"]}}), only_placement),
             ("broker", &broker, json!({"spec": {"allowedNamespaces": {}}}), only_placement),
             ("broker", &broker, json!({"metadata": {"labels": {"gpu": "a10"}}}), only_placement),
+            (
+                "broker",
+                &broker,
+                json!({"spec": {"placement": "Closed", "drainGraceSeconds": null},
+                    "metadata": {"annotations": {"dcv-operator.io/request-id": "b"}}}),
+                Allowed,
+            ),
+            ("broker", &broker, json!({"metadata": {"annotations": {"other": "b"}}}), only_annotation),
+            ("broker", &broker, json!({"metadata": {"annotations": {"ours": "b"}}}), only_annotation),
+            ("broker", &broker, json!({"metadata": {"annotations": null}}), only_annotation),
+            ("broker", &broker, json!({"metadata": {"annotations": {"dcv-operator.io/request-id": null}}}), Allowed),
         ];
         for (who, client, change, verdict) in on_servers {
             let result = servers(client).patch(&server, &dry_patch(), &Patch::Merge(&change)).await;
@@ -207,6 +223,40 @@ async fn only_the_controller_writes_the_public_keys() {
     verdicts.judge("another ConfigMap", other, Allowed);
     let elsewhere = maps(&admin, "default").create(&dry_create(), &config_map("dcv-public-keys")).await;
     verdicts.judge("one of that name elsewhere", elsewhere, Allowed);
+    verdicts.finish();
+}
+
+#[tokio::test]
+#[ignore = "needs an API server"]
+async fn new_keys_are_asked_for_by_an_annotation_that_changes_nothing_else() {
+    let only = Refused("only the controller writes the ConfigMap of public keys");
+    let maps = |client: &kube::Client| Api::<ConfigMap>::namespaced(client.clone(), SYSTEM);
+    let (admin, controller) = (admin().await, component("dcv-controller").await);
+    let stored = json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"access.jwks.json": "[]"},
+        "metadata": {"name": "dcv-public-keys", "annotations": {"ours": "a"}}});
+    let force = PatchParams::apply("test").force();
+    maps(&controller).patch("dcv-public-keys", &force, &Patch::Apply(stored)).await.unwrap();
+    let mut verdicts = Verdicts::default();
+    let asked = |value: &str| json!({"dcv-operator.io/renew-keys": value});
+    for (change, verdict) in [
+        (json!({"metadata": {"annotations": asked("1 access keep")}}), Allowed),
+        (json!({"metadata": {"annotations": {"dcv-operator.io/renewed-keys": "1"}}}), only),
+        (json!({"metadata": {"annotations": {"ours": "b"}}}), only),
+        (json!({"metadata": {"annotations": {"ours": null}}}), only),
+        (json!({"metadata": {"annotations": asked("2 access keep")}, "data": {"access.jwks.json": "{}"}}), only),
+        (json!({"metadata": {"annotations": asked("2 access keep")}, "data": {"more": "x"}}), only),
+        (json!({"metadata": {"annotations": asked("2 access keep")}, "binaryData": {"more": "eA=="}}), only),
+        (json!({"immutable": true}), only),
+    ] {
+        let result = maps(&admin).patch("dcv-public-keys", &dry_patch(), &Patch::Merge(&change)).await;
+        verdicts.judge(format!("an administrator changes the public keys: {change}"), result, verdict);
+    }
+    // Without annotations there is nothing to compare with.
+    let bare = json!({"metadata": {"annotations": null}});
+    maps(&controller).patch("dcv-public-keys", &PatchParams::default(), &Patch::Merge(bare)).await.unwrap();
+    let first = json!({"metadata": {"annotations": asked("1 access keep")}});
+    let result = maps(&admin).patch("dcv-public-keys", &dry_patch(), &Patch::Merge(&first)).await;
+    verdicts.judge("the first annotation", result, Allowed);
     verdicts.finish();
 }
 

@@ -54,7 +54,7 @@ pub async fn session_connection_data(
         return Err(Problem::Invalid(format!("Session {session_id} is neither in READY nor in UNKNOWN state")));
     }
     let connection_token = app.sign(&claims(&app, &client, &view.session, user))?;
-    Ok(Json(GetSessionConnectionDataResponse { session: convert::session(view, now), connection_token }))
+    Ok(Json(GetSessionConnectionDataResponse { session: convert::session(view, &app.rules, now), connection_token }))
 }
 
 /// READY, or UNKNOWN because its server cannot be reached; not a creation that failed. One that never was READY has no

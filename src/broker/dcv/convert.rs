@@ -3,6 +3,7 @@
 use jiff::SignedDuration;
 use jiff::Timestamp;
 
+use super::super::Rules;
 use super::super::availability;
 use super::super::store::OtherView;
 use super::super::store::ServerView;
@@ -18,10 +19,6 @@ use crate::api::server::SessionOrigin;
 use crate::api::session::SessionState;
 use crate::wire;
 
-/// Time after which a server that cannot be reached is listed no more. The documented default of
-/// `seconds-before-deleting-unreachable-dcv-server`.
-const UNREACHABLE_SHOWN: SignedDuration = SignedDuration::from_secs(1800);
-
 /// Absent instead of empty.
 fn text(text: &str) -> Option<String> {
     (!text.is_empty()).then(|| text.to_owned())
@@ -36,16 +33,16 @@ fn uid(server: &DcvServer) -> String {
 }
 
 /// Whether the client is shown the server in lists.
-pub fn is_listed(view: &ServerView, now: Timestamp) -> bool {
+pub fn is_listed(view: &ServerView, rules: &Rules, now: Timestamp) -> bool {
+    let shown = SignedDuration::from_secs(rules.seconds_before_deleting_unreachable_dcv_server.into());
     let connected = conditions::find(view.server.conditions(), ServerCondition::AgentConnected);
-    let is_lost = connected.is_some_and(|condition| {
-        condition.status == "False" && condition.last_transition_time.0 + UNREACHABLE_SHOWN < now
-    });
+    let is_lost = connected
+        .is_some_and(|condition| condition.status == "False" && condition.last_transition_time.0 + shown < now);
     view.is_visible && !is_lost
 }
 
 /// A session as clients see it.
-pub fn session(view: &SessionView, now: Timestamp) -> wire::Session {
+pub fn session(view: &SessionView, rules: &Rules, now: Timestamp) -> wire::Session {
     let session = &view.session;
     let status = session.status.clone().unwrap_or_default();
     let state = session.shown_state();
@@ -53,7 +50,7 @@ pub fn session(view: &SessionView, now: Timestamp) -> wire::Session {
         id: session.id(),
         name: session.display_name(),
         owner: session.spec.owner.clone(),
-        server: session_server(view, now),
+        server: session_server(view, rules, now),
         type_: session.spec.type_.as_str().to_owned(),
         max_concurrent_clients: session.spec.max_concurrent_clients.map(i64::from),
         state: state.as_str().to_owned(),
@@ -111,7 +108,7 @@ fn ended(session: &DcvSession) -> &'static str {
 
 /// A desktop that no object stands for, as clients see it. One started by hand is described as one of ours; one that was
 /// ours is not: who has deleted it must never find it READY again.
-pub fn other(view: &OtherView, now: Timestamp) -> wire::Session {
+pub fn other(view: &OtherView, rules: &Rules, now: Timestamp) -> wire::Session {
     let OtherView { session, server, .. } = view;
     let (state, reason) = match session.origin {
         SessionOrigin::Unclaimed => (
@@ -125,7 +122,7 @@ pub fn other(view: &OtherView, now: Timestamp) -> wire::Session {
         id: session.id.clone(),
         name: session.session_name.clone().unwrap_or_default(),
         owner: session.owner.clone(),
-        server: Some(place(server, now)),
+        server: Some(place(server, rules, now)),
         type_: session.type_.as_str().to_owned(),
         state: state.as_str().to_owned(),
         state_reason: text(reason),
@@ -136,15 +133,15 @@ pub fn other(view: &OtherView, now: Timestamp) -> wire::Session {
 }
 
 /// The part of a server that the guide shows with a session, and its id where describeServers knows it.
-pub fn place(view: &ServerView, now: Timestamp) -> wire::Server {
-    let id = is_listed(view, now).then(|| uid(&view.server));
+pub fn place(view: &ServerView, rules: &Rules, now: Timestamp) -> wire::Server {
+    let id = is_listed(view, rules, now).then(|| uid(&view.server));
     wire::Server { id, ..address(&view.server) }
 }
 
 /// Where a session is. Absent until it is placed.
-fn session_server(view: &SessionView, now: Timestamp) -> Option<wire::Server> {
+fn session_server(view: &SessionView, rules: &Rules, now: Timestamp) -> Option<wire::Server> {
     view.session.server_name()?;
-    let mut shown = view.server.as_ref().map(|view| place(view, now)).unwrap_or_default();
+    let mut shown = view.server.as_ref().map(|view| place(view, rules, now)).unwrap_or_default();
     if let Some(reached) = view.session.status.as_ref().and_then(|status| status.server.as_ref()) {
         shown.ip = Some(reached.ip.clone());
         shown.port = Some(reached.port.to_string());

@@ -19,6 +19,7 @@ use sha2::Sha256;
 
 use super::super::App;
 use super::super::RequestId;
+use super::super::access_log;
 use super::super::auth::Caller;
 use super::super::body::Items;
 use super::super::problem::Problem;
@@ -84,6 +85,7 @@ pub async fn create_sessions(
                 .push(UnsuccessfulCreateSessionRequestData { create_session_request_data: request, failure_reason }),
         }
     }
+    access_log::note_failed(response.unsuccessful_list.len());
     Ok(Json(response))
 }
 
@@ -135,8 +137,9 @@ async fn plan(
         None => random_name(spec.display_name.as_deref().unwrap_or_default()),
     };
     let mut session = object(client, &name, spec);
-    session.metadata.annotations =
-        idempotency.map(|idempotency| BTreeMap::from([(names::REQUEST_DIGEST.to_owned(), idempotency.digest.clone())]));
+    let digest = idempotency.map(|idempotency| (names::REQUEST_DIGEST.to_owned(), idempotency.digest.clone()));
+    let request_id = access_log::request_id().map(|id| (names::REQUEST_ID.to_owned(), id));
+    session.metadata.annotations = Some(digest.into_iter().chain(request_id).collect());
     if idempotency.is_some() {
         match app.store.session_named(client, &name).await {
             Ok(Some(earlier)) if is_same_request(&session, &earlier) => return Ok(Plan::Repeat(earlier)),
@@ -217,7 +220,7 @@ async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<Outcome,
             made
         }
     };
-    Ok(Ok(convert::session(&SessionView { session, server: None }, (app.now)())))
+    Ok(Ok(convert::session(&SessionView { session, server: None }, &app.rules, (app.now)())))
 }
 
 const NAME_ALPHABET: [char; 32] = [

@@ -10,6 +10,7 @@ use futures::stream;
 
 use super::super::App;
 use super::super::RequestId;
+use super::super::access_log;
 use super::super::auth::Caller;
 use super::super::body::Items;
 use super::super::problem::Problem;
@@ -58,6 +59,7 @@ pub async fn delete_sessions(
             }
         }
     }
+    access_log::note_failed(response.unsuccessful_list.len());
     Ok(Json(response))
 }
 

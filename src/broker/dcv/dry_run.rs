@@ -120,7 +120,7 @@ fn refusal(outlook: &Outlook) -> Option<String> {
 fn accepted(app: &App, session: DcvSession, outlook: &Outlook, servers: &HashMap<String, ServerView>) -> wire::Session {
     let now = (app.now)();
     let (server, would) = match &outlook.verdict {
-        Ok(Accepted::Place(name)) => (servers.get(name).map(|view| convert::place(view, now)), ""),
+        Ok(Accepted::Place(name)) => (servers.get(name).map(|view| convert::place(view, &app.rules, now)), ""),
         _ => (None, "It would wait for a server. "),
     };
     let view = SessionView { session: Arc::new(session), server: None };
@@ -128,6 +128,6 @@ fn accepted(app: &App, session: DcvSession, outlook: &Outlook, servers: &HashMap
         server,
         substate: Some(SessionSubstate::SessionPlacing.as_str().to_owned()),
         state_reason: Some(format!("Dry run, nothing was created. {would}{}", outlook.report)),
-        ..convert::session(&view, now)
+        ..convert::session(&view, &app.rules, now)
     }
 }

@@ -58,7 +58,7 @@ impl<'a> Named<'a> {
 pub fn others(app: &App, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {
     let now = (app.now)();
     let mut others = app.store.others(client, ids);
-    others.retain(|view| convert::is_listed(&view.server, now));
+    others.retain(|view| convert::is_listed(&view.server, &app.rules, now));
     others
 }
 

@@ -1,18 +1,24 @@
 //! Pages of lists.
 //!
-//! A page token says behind which object the next page starts and which query it belongs to. It holds no secret and
-//! grants nothing: whoever makes one up gets a page of what they may see.
+//! A page token says behind which object the next page starts and which query, of whom, it belongs to. It is sealed with
+//! the keys that access tokens are signed with, as these are the same on every replica and after restarts.
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde::Serialize;
 use sha2::Digest;
 use sha2::Sha256;
 
+use super::super::App;
 use super::super::problem::Problem;
+use super::super::store::Keys;
 use super::super::store::Position;
+use crate::token::Kind;
+
+/// What page tokens are sealed for.
+const PURPOSE: &str = "page";
 
 /// Most objects of a page, and the default.
 const RESULTS_MAX: i64 = 1000;
@@ -24,6 +30,8 @@ pub struct Page {
     /// Most objects.
     pub limit: usize,
     query: String,
+    keys: Arc<Keys>,
+    now: Timestamp,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -38,7 +46,13 @@ impl Page {
     ///
     /// # Errors
     /// When a value is out of range, or the token is not one of this query.
-    pub fn parse(max_results: Option<i64>, next_token: Option<&str>, query: &impl Serialize) -> Result<Self, Problem> {
+    pub fn parse(
+        app: &App,
+        max_results: Option<i64>,
+        next_token: Option<&str>,
+        query: &impl Serialize,
+    ) -> Result<Self, Problem> {
+        let keys = app.store.keys(Kind::Access).ok_or(Problem::Starting)?;
         let limit = max_results.unwrap_or(RESULTS_MAX);
         if !(1..=RESULTS_MAX).contains(&limit) {
             return Err(Problem::Invalid(format!("MaxResults must be from 1 to {RESULTS_MAX}")));
@@ -49,17 +63,13 @@ impl Page {
             // What clients that know no `null` send on the first page.
             None | Some("") => None,
             Some(text) => Some(
-                Self::read(text)
+                read(&keys, text)
                     .filter(|token| token.query == query)
                     .map(|token| Position { created: token.created, uid: token.uid })
                     .ok_or_else(|| Problem::Invalid("NextToken is not valid for this request".to_owned()))?,
             ),
         };
-        Ok(Self { after, limit: usize::try_from(limit).unwrap_or(1), query })
-    }
-
-    fn read(text: &str) -> Option<Token> {
-        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+        Ok(Self { after, limit: usize::try_from(limit).unwrap_or(1), query, keys, now: (app.now)() })
     }
 
     /// Cuts `objects`, one more than the page may have, to the page; with more behind it, also the token of the next.
@@ -68,10 +78,11 @@ impl Page {
             return (objects, None);
         }
         objects.truncate(self.limit);
-        let next = objects.last().map(|last| {
+        let next = objects.last().and_then(|last| {
             let Position { created, uid } = position(last);
             let token = Token { query: self.query.clone(), created, uid };
-            URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).expect("a token is plain data"))
+            let text = serde_json::to_vec(&token).expect("a token is plain data");
+            self.keys.private.seal(PURPOSE, &text, self.now)
         });
         (objects, next)
     }
@@ -85,9 +96,22 @@ impl Page {
     }
 }
 
+fn read(keys: &Keys, text: &str) -> Option<Token> {
+    serde_json::from_slice(&keys.private.unseal(PURPOSE, text)?).ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::super::Rules;
+    use super::super::super::memory::Memory;
+    use super::super::super::memory::now;
     use super::*;
+    use crate::token::KeySet;
+
+    fn app() -> (Arc<Memory>, App) {
+        let memory = Arc::new(Memory::new());
+        (Arc::clone(&memory), App::plain(memory, Rules::default(), now))
+    }
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "pages hold objects, and ask of references")]
     fn position(number: &u64) -> Position {
@@ -95,9 +119,10 @@ mod tests {
     }
 
     fn walk(page_size: i64, count: u64) -> Vec<Vec<u64>> {
+        let (_, app) = app();
         let (mut pages, mut token) = (Vec::new(), None);
         loop {
-            let page = Page::parse(Some(page_size), token.as_deref(), &"q").unwrap();
+            let page = Page::parse(&app, Some(page_size), token.as_deref(), &"q").unwrap();
             let (objects, next) = page.cut(page.select((0..count).rev().collect(), position), position);
             pages.push(objects);
             match next {
@@ -116,16 +141,33 @@ mod tests {
 
     #[test]
     fn a_size_out_of_range_and_a_token_of_another_query_are_refused() {
+        let (_, app) = app();
         for size in [0, -1, 1001, i64::MAX] {
-            assert!(matches!(Page::parse(Some(size), None, &"q"), Err(Problem::Invalid(_))), "{size}");
+            assert!(matches!(Page::parse(&app, Some(size), None, &"q"), Err(Problem::Invalid(_))), "{size}");
         }
-        let page = Page::parse(Some(1), None, &"q").unwrap();
+        let page = Page::parse(&app, Some(1), None, &"q").unwrap();
         let token = page.cut(vec![1, 2], position).1.unwrap();
-        assert!(Page::parse(Some(7), Some(&token), &"q").is_ok());
-        assert!(Page::parse(Some(1), Some(&token), &"other").is_err());
+        assert!(Page::parse(&app, Some(7), Some(&token), &"q").is_ok());
+        assert!(Page::parse(&app, Some(1), Some(&token), &"other").is_err());
         for nonsense in ["x", "!!", "e30", "eyJhIjoxfQ"] {
-            assert!(Page::parse(None, Some(nonsense), &"q").is_err(), "{nonsense}");
+            assert!(Page::parse(&app, None, Some(nonsense), &"q").is_err(), "{nonsense}");
         }
-        assert!(Page::parse(None, Some(""), &"q").unwrap().after.is_none());
+        assert!(Page::parse(&app, None, Some(""), &"q").unwrap().after.is_none());
+    }
+    #[test]
+    fn a_token_that_was_changed_or_made_up_is_refused_and_one_of_before_a_rotation_is_not() {
+        let (memory, app) = app();
+        let page = Page::parse(&app, Some(1), None, &"q").unwrap();
+        let token = page.cut(vec![1, 2], position).1.unwrap();
+        let is_good = |token: &str| Page::parse(&app, Some(1), Some(token), &"q").is_ok();
+        let (content, seal) = token.split_once('.').unwrap();
+        let made_up = KeySet::generate(now()).seal(PURPOSE, b"{}", now()).unwrap();
+        for changed in [content, &format!("{content}A.{seal}"), &format!("{content}.A{}", &seal[1..]), &made_up] {
+            assert!(!is_good(changed), "{changed}");
+        }
+        let mut keys = memory.cache.keys(Kind::Access).unwrap().private.clone();
+        keys.keys.extend(KeySet::generate(now()).keys);
+        memory.cache.set_keys(Kind::Access, Keys::new(keys));
+        assert!(is_good(&token));
     }
 }

@@ -8,6 +8,7 @@ use axum::extract::State;
 
 use super::super::App;
 use super::super::RequestId;
+use super::super::access_log;
 use super::super::auth::Caller;
 use super::super::body::Items;
 use super::super::problem::Problem;
@@ -56,6 +57,7 @@ pub async fn update_session_permissions(
                 .push(UpdateSessionPermissionsUnsuccessfulResponse { session_id, failure_reason }),
         }
     }
+    access_log::note_failed(response.unsuccessful_list.len());
     Ok(Json(response))
 }
 

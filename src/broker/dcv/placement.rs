@@ -11,6 +11,7 @@ use axum::extract::State;
 
 use super::super::App;
 use super::super::RequestId;
+use super::super::access_log;
 use super::super::auth::Caller;
 use super::super::body::Items;
 use super::super::problem::Problem;
@@ -87,6 +88,7 @@ pub async fn open_servers(
             }),
         }
     }
+    access_log::note_failed(response.unsuccessful_list.len());
     Ok(Json(response))
 }
 
@@ -117,6 +119,7 @@ pub async fn close_servers(
             }),
         }
     }
+    access_log::note_failed(response.unsuccessful_list.len());
     Ok(Json(response))
 }
 
@@ -129,7 +132,7 @@ impl Reach {
             return Self(None);
         }
         let now = (app.now)();
-        let shown = app.store.servers(client).into_iter().filter(|view| convert::is_listed(view, now));
+        let shown = app.store.servers(client).into_iter().filter(|view| convert::is_listed(view, &app.rules, now));
         Self(Some(shown.filter_map(|view| Some((view.server.metadata.uid.clone()?, view.server))).collect()))
     }
 

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::super::App;
 use super::super::RequestId;
 use super::super::Rules;
+use super::super::access_log;
 use super::super::agents::Address;
 use super::super::agents::Call;
 use super::super::agents::CallError;
@@ -86,6 +87,7 @@ pub async fn session_screenshots(
             }),
         }
     }
+    access_log::note_failed(response.unsuccessful_list.len());
     Ok(Json(response))
 }
 

@@ -30,13 +30,13 @@ pub async fn describe_servers(
     let mut sorted: Vec<_> = wanted.iter().collect();
     sorted.sort();
     let query = ("servers", &client.metadata.uid, sorted);
-    let page = Page::parse(request.max_results, request.next_token.as_deref(), &query)?;
+    let page = Page::parse(&app, request.max_results, request.next_token.as_deref(), &query)?;
     let position = |view: &ServerView| Position::of(view.server.as_ref());
     let now = (app.now)();
     let mut servers = app.store.servers(&client);
     servers.retain(|view| {
         let is_wanted = wanted.is_empty() || view.server.metadata.uid.as_ref().is_some_and(|uid| wanted.contains(uid));
-        is_wanted && convert::is_listed(view, now)
+        is_wanted && convert::is_listed(view, &app.rules, now)
     });
     let (servers, next_token) = page.cut(page.select(servers, position), position);
     let servers = servers.iter().map(convert::server).collect();

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 
 use super::super::App;
 use super::super::RequestId;
+use super::super::Rules;
 use super::super::auth::Caller;
 use super::super::body::OptionalObject;
 use super::super::problem::Problem;
@@ -66,10 +67,10 @@ impl Listed {
         }
     }
 
-    fn shown(&self, now: Timestamp) -> Session {
+    fn shown(&self, rules: &Rules, now: Timestamp) -> Session {
         match self {
-            Self::Session(view) => convert::session(view, now),
-            Self::Other(view) => convert::other(view, now),
+            Self::Session(view) => convert::session(view, rules, now),
+            Self::Other(view) => convert::other(view, rules, now),
         }
     }
 }
@@ -85,7 +86,7 @@ pub async fn describe_sessions(
     let filters = request.filters.unwrap_or_default();
     let ids: BTreeSet<_> = request.session_ids.unwrap_or_default().into_iter().collect();
     let query = ("sessions", &client.metadata.uid, &ids, &filters);
-    let page = Page::parse(request.max_results, request.next_token.as_deref(), &query)?;
+    let page = Page::parse(&app, request.max_results, request.next_token.as_deref(), &query)?;
     let filters = filters.into_iter().map(Filter::parse).collect::<Result<Vec<_>, _>>()?;
 
     let now = (app.now)();
@@ -110,6 +111,6 @@ pub async fn describe_sessions(
         listed = page.select(listed, Listed::position);
     }
     let (listed, next_token) = page.cut(listed, Listed::position);
-    let sessions = listed.iter().map(|it| it.shown(now)).collect();
+    let sessions = listed.iter().map(|it| it.shown(&app.rules, now)).collect();
     Ok(Json(DescribeSessionsResponse { request_id: id.text(), sessions, next_token }))
 }

@@ -51,7 +51,7 @@ impl FromRef<Resolver> for Arc<App> {
 /// Everything served to gateways.
 pub fn router(app: Arc<App>, names: Arc<DnsNames>) -> Router {
     let routes = Router::new().route("/health", get(health)).route("/resolveSession", post(resolve_session));
-    guarded(routes, BODY_MAX_BYTES).with_state(Resolver { app, names })
+    guarded(routes, BODY_MAX_BYTES, &app.rules).with_state(Resolver { app, names })
 }
 
 /// The documented parameters. `clientIpAddress` may be a balancer's: nothing is decided by it.

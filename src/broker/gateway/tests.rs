@@ -8,7 +8,6 @@ use serde_json::json;
 use tower::ServiceExt;
 
 use super::super::Rules;
-use super::super::agents::Agents;
 use super::super::memory::Memory;
 use super::super::memory::merge;
 use super::super::memory::now;
@@ -30,7 +29,7 @@ fn cluster(session: Value, server: Value) -> Arc<Memory> {
 }
 
 async fn send(memory: &Arc<Memory>, names: DnsNames, request: http::request::Builder) -> (u16, Value) {
-    let app = Arc::new(App { store: Arc::clone(memory) as _, agents: Agents::default(), rules: Rules::default(), now });
+    let app = Arc::new(App::plain(Arc::clone(memory) as _, Rules::default(), now));
     let request = request.body(Body::empty()).unwrap();
     let response = router(app, Arc::new(names)).oneshot(request).await.unwrap();
     let status = response.status().as_u16();

@@ -12,11 +12,13 @@ use serde_json::Value;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::super::access_log;
 use super::super::cache::occupied;
 use super::super::cache::tenant;
 use super::super::store::StoreError;
 use super::KubeStore;
 use super::failed;
+use super::note_request;
 use super::words;
 use crate::api::ApiClient;
 use crate::api::DcvServer;
@@ -43,7 +45,8 @@ impl KubeStore {
     pub(super) async fn permit(&self, session: &DcvSession, text: &str) -> Result<(), StoreError> {
         let (namespace, name) = (session.namespace().unwrap_or_default(), session.name_any());
         // The uid keeps them from a later session of the same name.
-        let patch = json!({"metadata": {"uid": session.metadata.uid}, "spec": {"permissions": text}});
+        let mut patch = json!({"metadata": {"uid": session.metadata.uid}, "spec": {"permissions": text}});
+        note_request(&mut patch);
         let patched = match self.sessions_of(&namespace).patch(&name, &by_broker(), &Patch::Merge(&patch)).await {
             Err(kube::Error::Api(status)) if status.is_invalid() => {
                 let is_over = self.fetch(&namespace, &name).await?.is_some_and(|now| now.is_finished());
@@ -52,6 +55,7 @@ impl KubeStore {
             }
             patched => patched.map_err(|error| self.failed_write("change the permissions of", session, error))?,
         };
+        access_log::audit("session permissions changed", &patched);
         self.cache.assume_session(patched);
         Ok(())
     }
@@ -117,9 +121,11 @@ impl KubeStore {
                 self.cache.assume_server(before.clone());
                 return Ok((before.clone(), before));
             };
-            let patch = json!({"metadata": {"resourceVersion": before.metadata.resource_version}, "spec": spec});
+            let mut patch = json!({"metadata": {"resourceVersion": before.metadata.resource_version}, "spec": spec});
+            note_request(&mut patch);
             match api.patch(&name, &by_broker(), &Patch::Merge(&patch)).await {
                 Ok(after) => {
+                    access_log::audit(if after.is_open() { "server opened" } else { "server closed" }, &after);
                     self.cache.assume_server(after.clone());
                     return Ok((before, after));
                 }

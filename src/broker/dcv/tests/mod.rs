@@ -73,7 +73,7 @@ fn start(rules: Rules) -> (Arc<Memory>, Router) {
 
 fn start_with(rules: Rules, agents: Agents) -> (Arc<Memory>, Router) {
     let memory = Arc::new(Memory::new());
-    let app = App { store: Arc::clone(&memory) as _, agents, rules, now };
+    let app = App { agents, ..App::plain(Arc::clone(&memory) as _, rules, now) };
     (memory, router(Arc::new(app)))
 }
 
