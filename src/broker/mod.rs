@@ -44,6 +44,7 @@ use axum::routing::post;
 use http::HeaderName;
 use http::HeaderValue;
 use http::header::CACHE_CONTROL;
+use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::json;
@@ -63,6 +64,7 @@ use crate::requirement::Dialect;
 use crate::token;
 use crate::token::Claims;
 use crate::token::agent::ImageFormat;
+use crate::wire;
 
 /// What a broker is told when it starts.
 #[derive(Clone, Debug)]
@@ -134,6 +136,8 @@ pub struct Rules {
     pub session_screenshot_format: ImageFormat,
     /// How much of the requirement language is allowed.
     pub dialect: Dialect,
+    /// Whether the API file is served.
+    pub enable_api_yaml: bool,
 }
 
 impl Default for Rules {
@@ -150,6 +154,7 @@ impl Default for Rules {
             session_screenshot_max_height: 100,
             session_screenshot_format: ImageFormat::Png,
             dialect: Dialect::Extended,
+            enable_api_yaml: true,
         }
     }
 }
@@ -196,10 +201,13 @@ impl RequestId {
 
 /// Everything served to clients of the API.
 pub fn router(app: Arc<App>) -> Router {
-    let routes = Router::new()
+    let mut routes = Router::new()
         .route("/health", get(health))
         .route("/oauth2/token", post(auth::issue_token))
         .merge(dcv::routes());
+    if app.rules.enable_api_yaml {
+        routes = routes.route("/dcv-session-manager-api.yaml", get(api_file));
+    }
     guarded(routes, BODY_MAX_BYTES).with_state(app)
 }
 
@@ -217,6 +225,11 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, body_max_bytes: 
 /// `GET /health`: what load balancers poll, without a token.
 async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     if app.store.is_ready() { Ok(Json(json!({"status": "ok"}))) } else { Err(Problem::Starting) }
+}
+
+/// `GET /dcv-session-manager-api.yaml`: what clients are generated from, without a token, as generators have none.
+async fn api_file() -> ([(HeaderName, &'static str); 1], &'static str) {
+    ([(CONTENT_TYPE, "application/yaml")], wire::API_FILE)
 }
 
 /// Gives the request its id. No answer may be kept by a cache: many hold tokens, all are of the moment.

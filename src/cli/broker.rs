@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use clap::ArgAction;
 use clap::Args;
 use clap::ValueEnum;
 
@@ -16,6 +17,7 @@ use crate::token::agent::ImageFormat;
 
 /// Flags of the broker.
 #[derive(Args, Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a documented setting of its own")]
 pub struct BrokerArgs {
     /// Port of the REST API; 0: any free one, which the log names
     #[arg(long, env = "DCV_CLIENT_TO_BROKER_CONNECTOR_HTTPS_PORT", default_value_t = 8443)]
@@ -90,6 +92,9 @@ pub struct BrokerArgs {
     /// Refuses requirements that use more than Session Manager documents: its 25 properties and tags
     #[arg(long, env = "DCV_STRICT_REQUIREMENTS")]
     strict_requirements: bool,
+    /// Whether /dcv-session-manager-api.yaml is served, without a token
+    #[arg(long, env = "DCV_ENABLE_API_YAML", default_value_t = true, action = ArgAction::Set)]
+    enable_api_yaml: bool,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -127,6 +132,7 @@ impl BrokerArgs {
             session_screenshot_max_height,
             session_screenshot_format,
             strict_requirements,
+            enable_api_yaml,
         } = self;
         Settings {
             api_address: (client_to_broker_connector_bind_host, client_to_broker_connector_https_port).into(),
@@ -157,6 +163,7 @@ impl BrokerArgs {
                     ScreenshotFormat::Jpeg => ImageFormat::Jpeg,
                 },
                 dialect: if strict_requirements { Dialect::Documented } else { Dialect::Extended },
+                enable_api_yaml,
             },
         }
     }
@@ -187,6 +194,16 @@ mod tests {
         assert_eq!(settings.verifier_address.to_string(), "0.0.0.0:8445");
         assert!(settings.gateway.is_none());
         assert!(matches!(settings.tls, Tls::SelfMade { ca_out: None }));
+    }
+
+    #[test]
+    fn what_is_on_by_default_is_switched_off_by_a_value() {
+        for (arguments, expected) in
+            [(&[][..], true), (&["--enable-api-yaml=true"], true), (&["--enable-api-yaml=false"], false)]
+        {
+            assert_eq!(parse(arguments).unwrap().rules.enable_api_yaml, expected, "{arguments:?}");
+        }
+        assert!(parse(&["--enable-api-yaml=no"]).is_err());
     }
 
     #[test]
