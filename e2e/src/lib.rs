@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod browser;
+pub mod clients;
 pub mod contract;
 pub mod fake_host;
 pub mod host;
