@@ -220,6 +220,9 @@ public final class Life {
         Session session = describeSession(ids.get(0));
         expect(describeServers(List.of(session.getServer().getId())).get(0).getVirtualSessionCount() >= 1, session);
         getConnectionData(ids.get(0));
+        getScreenshots(ids.get(0));
+        updateSessionPermissions(ids.get(0));
+        closeAndOpenServers(session);
         deleteSessions(ids);
         for (String id : ids) {
             until(id, "DELETED");

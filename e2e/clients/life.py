@@ -232,6 +232,9 @@ def main():
     sessions = [until(session_id, ["READY"]) for session_id in created]
     expect(describe_servers([sessions[0].server.id])[0].virtual_session_count >= 1, sessions[0])
     connection_data(created[0])
+    screenshots(created[0])
+    update_session_permissions(created[0])
+    close_and_open_servers(sessions[0])
     delete_sessions(created)
     for session_id in created:
         until(session_id, ["DELETED"])
