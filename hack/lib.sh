@@ -7,6 +7,14 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # Where binaries that outlive the work tree are kept.
 DCV_CACHE=${DCV_CACHE:-${XDG_CACHE_HOME:-${HOME:?}/.cache}/dcv-operator}
 
+# client_jars, client_python: the folders of what tests with generated clients need. Other pins, another folder.
+client_jars() {
+  printf '%s/client-jars-%s\n' "$DCV_CACHE" "$(sha256sum "$ROOT/e2e/clients/jars.sha256" | cut -c1-12)"
+}
+client_python() {
+  printf '%s/client-python-%s\n' "$DCV_CACHE" "$(sha256sum "$ROOT/e2e/clients/requirements.txt" | cut -c1-12)"
+}
+
 # say TEXT…: one line of progress, on stderr, after the name of the script.
 say() {
   printf '%s: %s\n' "${0##*/}" "$*" >&2

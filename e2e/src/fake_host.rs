@@ -82,6 +82,15 @@ impl FakeHost {
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
+    /// Lets `number` clients be connected to a session.
+    pub async fn set_connections(&self, id: &str, number: u32) {
+        let sessions = self.sessions().await;
+        let server = sessions.get(id).unwrap_or_else(|| panic!("{id} does not run"));
+        let url = format!("http://fake-host/v1/servers/{server}/sessions/{id}/connections");
+        let answer = self.0.put(url).json(&json!({"number": number})).send().await.expect("the fake host answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
     /// Closes every session, behind the agents' backs.
     pub async fn clear(&self) {
         for (id, server) in self.sessions().await {

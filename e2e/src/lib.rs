@@ -6,6 +6,8 @@
 
 pub mod audit;
 pub mod browser;
+pub mod clients;
+pub mod contract;
 pub mod fake_host;
 pub mod host;
 pub mod rest;

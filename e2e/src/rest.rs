@@ -10,6 +10,7 @@ use reqwest::Method;
 use serde_json::Value;
 use serde_json::json;
 
+use crate::contract;
 use crate::eventually;
 use crate::seconds;
 
@@ -112,6 +113,14 @@ impl Rest {
         LoggedIn { rest: self.clone(), token: token.to_owned() }
     }
 
+    /// What is at `path` for somebody without a token: status, content type and text.
+    pub async fn text(&self, path: &str) -> (u16, String, String) {
+        let response = self.http.get(format!("{}{path}", self.base)).send().await.expect("the broker answers");
+        let type_ = response.headers().get("content-type").and_then(|value| value.to_str().ok());
+        let type_ = type_.unwrap_or_default().to_owned();
+        (response.status().as_u16(), type_, response.text().await.expect("it is text"))
+    }
+
     /// A call without an Authorization header.
     pub async fn call_without_token(&self, method: Method, path: &str) -> Answer {
         answer(self.http.request(method, format!("{}{path}", self.base))).await.expect("the broker answers")
@@ -155,6 +164,12 @@ impl LoggedIn {
     /// Puts `body` to a broker that must answer.
     pub async fn put(&self, path: &str, body: &Value) -> Answer {
         answer(self.request(Method::PUT, path).json(body)).await.expect("the broker answers")
+    }
+
+    /// Sends `body` as it is, to a broker that must answer.
+    pub async fn send(&self, method: Method, path: &str, body: &str) -> Answer {
+        let request = self.request(method, path).header("Content-Type", "application/json").body(body.to_owned());
+        answer(request).await.expect("the broker answers")
     }
 
     /// Posts no body at all.
@@ -246,9 +261,13 @@ impl LoggedIn {
     }
 }
 
+/// Sends a request. Whatever comes back must be as documented.
 async fn answer(request: reqwest::RequestBuilder) -> Result<Answer, reqwest::Error> {
     let response = request.send().await?;
+    let url = response.url();
+    let path = url.query().map_or_else(|| url.path().to_owned(), |query| format!("{}?{query}", url.path()));
     let status = response.status().as_u16();
     let text = response.text().await?;
+    contract::check(&path, status, &text);
     Ok(Answer { status, body: serde_json::from_str(&text).unwrap_or_default() })
 }

@@ -45,6 +45,7 @@ use axum::response::Response;
 use axum::routing::get;
 use axum::routing::post;
 use http::HeaderName;
+use http::header::CONTENT_TYPE;
 use jiff::Timestamp;
 use serde_json::Value;
 use serde_json::json;
@@ -65,6 +66,7 @@ use crate::requirement::Dialect;
 use crate::token;
 use crate::token::Claims;
 use crate::token::agent::ImageFormat;
+use crate::wire;
 
 /// What a broker is told when it starts.
 #[derive(Clone, Debug)]
@@ -150,6 +152,8 @@ pub struct Rules {
     pub enable_throttling_forwarded_for_header: bool,
     /// Seconds after which an unreachable server is listed no more.
     pub seconds_before_deleting_unreachable_dcv_server: u32,
+    /// Whether the API file is served.
+    pub enable_api_yaml: bool,
 }
 
 impl Default for Rules {
@@ -171,6 +175,7 @@ impl Default for Rules {
             max_api_requests_per_second: 1000,
             enable_throttling_forwarded_for_header: false,
             seconds_before_deleting_unreachable_dcv_server: 1800,
+            enable_api_yaml: true,
         }
     }
 }
@@ -233,10 +238,13 @@ impl RequestId {
 
 /// Everything served to clients of the API.
 pub fn router(app: Arc<App>) -> Router {
-    let routes = Router::new()
+    let mut routes = Router::new()
         .route("/health", get(health))
         .route("/oauth2/token", post(auth::issue_token))
         .merge(dcv::routes());
+    if app.rules.enable_api_yaml {
+        routes = routes.route("/dcv-session-manager-api.yaml", get(api_file));
+    }
     guarded(routes, BODY_MAX_BYTES, &app.rules).with_state(app)
 }
 
@@ -256,6 +264,11 @@ fn guarded<S: Clone + Send + Sync + 'static>(routes: Router<S>, body_max_bytes: 
 /// `GET /health`: what load balancers poll, without a token.
 async fn health(State(app): State<Arc<App>>) -> Result<Json<Value>, Problem> {
     if app.store.is_ready() { Ok(Json(json!({"status": "ok"}))) } else { Err(Problem::Starting) }
+}
+
+/// `GET /dcv-session-manager-api.yaml`: what clients are generated from, without a token, as generators have none.
+async fn api_file() -> ([(HeaderName, &'static str); 1], &'static str) {
+    ([(CONTENT_TYPE, "application/yaml")], wire::API_FILE)
 }
 
 async fn limit_time(request: Request, next: Next) -> Response {

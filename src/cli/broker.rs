@@ -130,6 +130,9 @@ pub struct BrokerArgs {
     /// How long a server that cannot be reached is still described
     #[arg(long, env = "DCV_SECONDS_BEFORE_DELETING_UNREACHABLE_DCV_SERVER", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(60..))]
     seconds_before_deleting_unreachable_dcv_server: u32,
+    /// Whether /dcv-session-manager-api.yaml is served, without a token
+    #[arg(long, env = "DCV_ENABLE_API_YAML", default_value_t = true, action = ArgAction::Set)]
+    enable_api_yaml: bool,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug)]
@@ -176,6 +179,7 @@ impl BrokerArgs {
             enable_throttling_forwarded_for_header,
             max_connections,
             seconds_before_deleting_unreachable_dcv_server,
+            enable_api_yaml,
         } = self;
         Settings {
             api_address: (client_to_broker_connector_bind_host, client_to_broker_connector_https_port).into(),
@@ -215,6 +219,7 @@ impl BrokerArgs {
                 max_api_requests_per_second,
                 enable_throttling_forwarded_for_header,
                 seconds_before_deleting_unreachable_dcv_server,
+                enable_api_yaml,
             },
         }
     }
@@ -275,6 +280,16 @@ mod tests {
         ] {
             assert!(parse(&arguments).is_err(), "{arguments:?}");
         }
+    }
+
+    #[test]
+    fn what_is_on_by_default_is_switched_off_by_a_value() {
+        for (arguments, expected) in
+            [(&[][..], true), (&["--enable-api-yaml=true"], true), (&["--enable-api-yaml=false"], false)]
+        {
+            assert_eq!(parse(arguments).unwrap().rules.enable_api_yaml, expected, "{arguments:?}");
+        }
+        assert!(parse(&["--enable-api-yaml=no"]).is_err());
     }
 
     #[test]

@@ -46,6 +46,7 @@ use crate::token::ConnectionClaims;
 use crate::token::KeySet;
 use crate::token::Kind;
 use crate::token::Password;
+use crate::wire::API_FILE;
 
 /// A broker with the client `red` (of namespace red) and its access token.
 pub(super) struct Broker {

@@ -14,6 +14,24 @@ async fn health_and_unknown_paths_need_no_token_and_answer_json() {
 }
 
 #[tokio::test]
+async fn the_api_file_is_served_without_a_token_unless_it_is_switched_off() {
+    for enable_api_yaml in [true, false] {
+        let (_, router) = start(Rules { enable_api_yaml, ..Rules::default() });
+        let request = Request::get("/dcv-session-manager-api.yaml").body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        let (head, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        if enable_api_yaml {
+            assert_eq!(head.status, StatusCode::OK);
+            assert_eq!(head.headers["content-type"], "application/yaml");
+            assert_eq!(body, API_FILE);
+        } else {
+            assert_eq!(head.status, StatusCode::NOT_FOUND);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_broker_that_is_starting_says_so() {
     let memory = Memory::starting();
     let router = router(Arc::new(App::plain(Arc::new(memory), Rules::default(), now)));
