@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use clap::CommandFactory;
+use dcv_operator::cli::Cli;
+
 /// The settings of a DCV broker.
 ///
 /// Source: "Broker configuration file" in the Amazon DCV Session Manager Administrator Guide, and the file it ships with.
@@ -80,5 +83,21 @@ fn every_setting_and_every_command_has_its_row_once() {
             let says_why_not = here.contains("not needed: ") || here.contains("not offered: ");
             assert!(says_why_not || here.contains('`') || here.contains("the file"), "{names:?}: {here}");
         }
+    }
+}
+
+#[test]
+fn every_flag_that_is_named_is_one_of_its_role() {
+    let page = page();
+    let command = Cli::command();
+    let named: Vec<_> = code(&page)
+        .filter_map(|text| text.split_once(" --"))
+        .filter(|(role, _)| command.find_subcommand(role).is_some())
+        .collect();
+    assert!(named.len() > 30, "{named:?}");
+    for (role, flag) in named {
+        let role = command.find_subcommand(role).unwrap();
+        let is_there = role.get_arguments().any(|argument| argument.get_long() == Some(flag));
+        assert!(is_there, "{} has no flag --{flag}", role.get_name());
     }
 }

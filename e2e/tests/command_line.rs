@@ -134,6 +134,57 @@ async fn a_session_lives_by_the_documented_commands() {
 }
 
 #[tokio::test]
+async fn permissions_pictures_and_servers_have_their_commands() {
+    let stand = Stand::fake().await;
+    let person = Person::of(&stand);
+    let id = person.ready("shared by command").await;
+    let file = person.folder.join("shared.perm");
+    fs::write(&file, "[permissions]\n%owner% allow builtin\nbob allow display\n")
+        .expect("the folder can be written to");
+    let file = file.to_str().expect("a plain name");
+    let update = |owner| {
+        let options = ["--session-id", &id, "--owner", owner, "--permission-file", file];
+        [&["update-session-permissions"], &options[..]].concat()
+    };
+    let updated = person.dcv(&update("ann")).await.good();
+    assert_eq!((&updated["SuccessfulList"], &updated["UnsuccessfulList"]), (&json!([{"SessionId": id}]), &json!([])));
+    assert_eq!(person.dcv(&update("bob")).await.code, Some(254), "of another owner");
+    let object = stand.all_sessions().await.into_iter().find(|session| session.id() == id).expect("it is there");
+    assert!(object.spec.permissions.is_some_and(|text| text.contains("bob allow display")));
+
+    let picture = ["get-session-screenshots", "--session-ids", &id, "--max-width", "64", "--max-height", "48"];
+    let taken = person.dcv(&picture).await.good();
+    let shot = &taken["SuccessfulList"][0]["SessionScreenshot"];
+    assert_eq!((&shot["SessionId"], &shot["Images"][0]["Format"]), (&json!(id), &json!("png")));
+    let mut two = picture;
+    let ids = format!("{id},unknown");
+    two[2] = &ids;
+    let outcome = person.dcv(&two).await;
+    assert_eq!(outcome.code, Some(254), "{outcome:?}");
+    assert_eq!(outcome.answer["UnsuccessfulList"][0]["FailureReason"], json!("Dcv session not found."));
+
+    let session = person.described(&id).await.expect("it is listed");
+    let server = session["Server"]["Id"].as_str().expect("it has a server");
+    let outcome = person.dcv(&["close-servers", "--server-ids", server]).await;
+    assert_eq!(outcome.code, Some(254), "{outcome:?}");
+    assert_eq!(outcome.answer["UnsuccessfulList"][0]["FailureCode"], json!("DCV_SERVER_HAS_SESSIONS"));
+    let availability = async || {
+        let answer = person.dcv(&["describe-servers", "--server-ids", server]).await.good();
+        answer["Servers"][0]["UnavailabilityReason"].clone()
+    };
+    let closed = person.dcv(&["close-servers", "--server-ids", server, "--force"]).await.good();
+    assert_eq!(closed["SuccessfulList"], json!([{"ServerId": server}]));
+    eventually("the server to be shown closed", seconds(5), async || match availability().await {
+        Value::String(reason) if reason == "SERVER_CLOSED" => Ok(()),
+        other => Err(other.to_string()),
+    })
+    .await;
+    let opened = person.dcv(&["open-servers", "--server-ids", server]).await.good();
+    assert_eq!(opened["SuccessfulList"], json!([{"ServerId": server}]));
+    person.dcv(&["delete-session", "--session-id", &id, "--owner", "ann"]).await.good();
+}
+
+#[tokio::test]
 async fn what_goes_wrong_is_told_by_the_documented_exit_codes() {
     let stand = Stand::fake().await;
     let person = Person::of(&stand);

@@ -8,13 +8,16 @@ use base64::engine::general_purpose::STANDARD;
 use http::Method;
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::json;
 
+use crate::wire::CloseServerRequestData;
 use crate::wire::CreateSessionRequestData;
 use crate::wire::DeleteSessionRequestData;
 use crate::wire::DescribeServersRequestData;
 use crate::wire::DescribeSessionsRequestData;
+use crate::wire::GetSessionScreenshotRequestData;
 use crate::wire::KeyValuePair;
+use crate::wire::OpenServerRequestData;
+use crate::wire::UpdateSessionPermissionsRequestData;
 
 use super::args::Call;
 use super::args::CreateSession;
@@ -53,19 +56,17 @@ impl Request {
                 Ok(Self::post("deleteSessions", [DeleteSessionRequestData { session_id, owner, force: which.force }]))
             }
             Call::OpenServers(which) => {
-                Ok(Self::post("openServers", items("server-ids", &which.server_ids, |id| json!({"ServerId": id}))?))
+                let item = |id| OpenServerRequestData { server_id: Some(id) };
+                Ok(Self::post("openServers", items("server-ids", &which.server_ids, item)?))
             }
             Call::CloseServers(which) => {
-                let item = |id| item(&[("ServerId", Some(json!(id))), ("Force", which.force.map(Value::from))]);
+                let item = |id| CloseServerRequestData { server_id: Some(id), force: which.force };
                 Ok(Self::post("closeServers", items("server-ids", &which.server_ids, item)?))
             }
             Call::GetSessionScreenshots(which) => {
-                let max_width = within("max-width", which.max_width, 1..=i64::MAX)?.map(Value::from);
-                let max_height = within("max-height", which.max_height, 1..=i64::MAX)?.map(Value::from);
-                let item = |id| {
-                    let (width, height) = (max_width.clone(), max_height.clone());
-                    item(&[("SessionId", Some(json!(id))), ("MaxWidth", width), ("MaxHeight", height)])
-                };
+                let max_width = within("max-width", which.max_width, 1..=i64::MAX)?;
+                let max_height = within("max-height", which.max_height, 1..=i64::MAX)?;
+                let item = |id| GetSessionScreenshotRequestData { session_id: Some(id), max_width, max_height };
                 Ok(Self::post("getSessionScreenshots", items("session-ids", &which.session_ids, item)?))
             }
             Call::GetSessionConnectionData(who) => Ok(Self {
@@ -74,8 +75,11 @@ impl Request {
                 body: None,
             }),
             Call::UpdateSessionPermissions(new) => {
-                let file = permissions("permission-file", &new.permission_file, read)?;
-                let item = json!({"SessionId": new.session_id, "Owner": new.owner, "PermissionsFile": file});
+                let item = UpdateSessionPermissionsRequestData {
+                    session_id: Some(new.session_id.clone()),
+                    owner: Some(new.owner.clone()),
+                    permissions_file: Some(permissions("permission-file", &new.permission_file, read)?),
+                };
                 Ok(Self { method: Method::PUT, ..Self::post("sessionPermissions", [item]) })
             }
         }
@@ -147,15 +151,9 @@ fn ids(list: &[String]) -> Vec<String> {
 }
 
 /// One item for each id, of which there must be one.
-fn items(option: &str, list: &[String], item: impl Fn(String) -> Value) -> Result<Vec<Value>, Error> {
+fn items<T>(option: &str, list: &[String], item: impl Fn(String) -> T) -> Result<Vec<T>, Error> {
     let items: Vec<_> = ids(list).into_iter().map(item).collect();
     if items.is_empty() { Err(Error::Value(format!("--{option}: there is no id"))) } else { Ok(items) }
-}
-
-/// An object of those properties that have a value.
-fn item(properties: &[(&str, Option<Value>)]) -> Value {
-    let given = properties.iter().filter_map(|(name, value)| Some(((*name).to_owned(), value.clone()?)));
-    Value::Object(given.collect())
 }
 
 /// The parts of a list with commas; `\,` is a comma inside a part.

@@ -1,6 +1,7 @@
 //! Every command and every spelling of its options, and the request it becomes.
 
 use clap::Parser;
+use serde_json::json;
 
 use super::super::Options;
 use super::*;
