@@ -152,6 +152,8 @@ pub struct Rules {
     pub enable_throttling_forwarded_for_header: bool,
     /// Seconds after which an unreachable server is listed no more.
     pub seconds_before_deleting_unreachable_dcv_server: u32,
+    /// Seconds after which the sessions of an unreachable server are listed no more. Absent: they stay.
+    pub seconds_before_deleting_sessions_unreachable_server: Option<u32>,
     /// Whether the API file is served.
     pub enable_api_yaml: bool,
 }
@@ -175,6 +177,7 @@ impl Default for Rules {
             max_api_requests_per_second: 1000,
             enable_throttling_forwarded_for_header: false,
             seconds_before_deleting_unreachable_dcv_server: 1800,
+            seconds_before_deleting_sessions_unreachable_server: None,
             enable_api_yaml: true,
         }
     }

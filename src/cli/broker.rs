@@ -130,6 +130,10 @@ pub struct BrokerArgs {
     /// How long a server that cannot be reached is still described
     #[arg(long, env = "DCV_SECONDS_BEFORE_DELETING_UNREACHABLE_DCV_SERVER", default_value_t = 1800, value_parser = clap::value_parser!(u32).range(60..))]
     seconds_before_deleting_unreachable_dcv_server: u32,
+    /// How long the sessions of an unreachable server are still described, from when they became UNKNOWN; without it for
+    /// ever. They are shown again when the server is back
+    #[arg(long, env = "DCV_SECONDS_BEFORE_DELETING_SESSIONS_UNREACHABLE_SERVER", value_parser = clap::value_parser!(u32).range(1..=31_536_000))]
+    seconds_before_deleting_sessions_unreachable_server: Option<u32>,
     /// Whether /dcv-session-manager-api.yaml is served, without a token
     #[arg(long, env = "DCV_ENABLE_API_YAML", default_value_t = true, action = ArgAction::Set)]
     enable_api_yaml: bool,
@@ -179,6 +183,7 @@ impl BrokerArgs {
             enable_throttling_forwarded_for_header,
             max_connections,
             seconds_before_deleting_unreachable_dcv_server,
+            seconds_before_deleting_sessions_unreachable_server,
             enable_api_yaml,
         } = self;
         Settings {
@@ -219,6 +224,7 @@ impl BrokerArgs {
                 max_api_requests_per_second,
                 enable_throttling_forwarded_for_header,
                 seconds_before_deleting_unreachable_dcv_server,
+                seconds_before_deleting_sessions_unreachable_server,
                 enable_api_yaml,
             },
         }

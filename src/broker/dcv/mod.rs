@@ -35,6 +35,9 @@ use super::Rules;
 use super::problem::Problem;
 use super::store::StoreError;
 use crate::api::DcvSession;
+use crate::api::conditions;
+use crate::api::conditions::Reason;
+use crate::api::conditions::SessionCondition;
 use crate::api::session::SessionState;
 
 /// Text for a session that does not exist, or not for this client. Clients compare it to the letter.
@@ -63,7 +66,7 @@ pub fn routes() -> Router<Arc<App>> {
 /// Whether clients see the session: a deleted one only for the retention time, one that is being removed not at all.
 fn is_shown(session: &DcvSession, rules: &Rules, now: Timestamp) -> bool {
     if !session.is_finished() {
-        return true;
+        return !is_given_up(session, rules, now);
     }
     if session.metadata.deletion_timestamp.is_some() {
         return false;
@@ -71,6 +74,15 @@ fn is_shown(session: &DcvSession, rules: &Rules, now: Timestamp) -> bool {
     let retention = SignedDuration::from_secs(rules.delete_session_duration_seconds.into());
     let completed = session.status.as_ref().and_then(|status| status.completion_time.as_ref());
     session.shown_state() != SessionState::Deleted || completed.is_none_or(|time| now < time.0 + retention)
+}
+
+/// Whether the session's server has been away for as long as the setting says, if it says. Nothing is done to the session:
+/// it is shown again when the server is back.
+fn is_given_up(session: &DcvSession, rules: &Rules, now: Timestamp) -> bool {
+    let Some(limit) = rules.seconds_before_deleting_sessions_unreachable_server else { return false };
+    let is_away = conditions::is(session.conditions(), SessionCondition::Ready, None, Reason::ServerUnreachable);
+    let ready = conditions::find(session.conditions(), SessionCondition::Ready).filter(|_| is_away);
+    ready.is_some_and(|ready| ready.last_transition_time.0 + SignedDuration::from_secs(limit.into()) < now)
 }
 
 fn check_items<T>(items: &[T]) -> Result<(), Problem> {

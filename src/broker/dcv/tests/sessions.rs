@@ -85,3 +85,21 @@ async fn states_are_shown_as_documented() {
     ];
     assert_eq!(shown, expected, "deleted ones for the retention time, those being removed not at all");
 }
+
+#[tokio::test]
+async fn sessions_of_a_server_that_stays_away_are_hidden_where_the_setting_says_so() {
+    let mut away = ready_on("s1");
+    merge(
+        &mut away,
+        json!({"status": {"state": "UNKNOWN", "conditions": [{"type": "Ready", "status": "Unknown",
+        "reason": "ServerUnreachable", "message": "", "lastTransitionTime": "2026-11-21T09:58:00Z"}]}}),
+    );
+    for (setting, shown) in [(None, 1), (Some(121), 1), (Some(119), 0)] {
+        let rules = Rules { seconds_before_deleting_sessions_unreachable_server: setting, ..Rules::default() };
+        let broker = Broker::new(rules).await;
+        broker.put_session("a", away.clone());
+        assert_eq!(broker.described().await.len(), shown, "{setting:?}");
+        broker.put_session("a", ready_on("s1"));
+        assert_eq!(broker.described().await.len(), 1, "it is back");
+    }
+}
