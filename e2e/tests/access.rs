@@ -300,7 +300,7 @@ fn lines(stand: &Stand, target: &str, request_id: &str) -> Vec<Value> {
 async fn requests_are_found_in_logs_and_on_objects_and_secrets_nowhere() {
     let stand = Stand::fake().await;
     let sessions = stand.namespace("logs").await;
-    let rest = stand.rest_client(&sessions.namespace, json!({})).await;
+    let rest = stand.rest_client(&sessions.namespace, json!({"manageServers": true})).await;
     let token = rest.request_token().await.expect("the broker answers");
     let caller = rest.log_in().await.expect("the client logs in");
     let wrong = rest.with_password("a-guessed-password").request_token().await.expect("the broker answers");
@@ -321,6 +321,19 @@ async fn requests_are_found_in_logs_and_on_objects_and_secrets_nowhere() {
     let deleted = caller.post("/deleteSessions", &json!([{"SessionId": id, "Owner": "ann"}])).await;
     let delete_request = deleted.body["RequestId"].as_str().expect("a request id").to_owned();
     caller.until_gone(&id).await;
+    let server = stand.servers().get(&stand.server(1)).await.expect("the server is there");
+    let server_id = server.uid().expect("it has one");
+    let closed = caller.post("/closeServers", &json!([{"ServerId": server_id}])).await;
+    assert_eq!(closed.successful().len(), 1, "{closed:?}");
+    let server = stand.servers().get(&stand.server(1)).await.expect("the server is there");
+    assert_eq!(server.annotations()["dcv-operator.io/request-id"], closed.body["RequestId"]);
+    let audit = lines(&stand, "audit", closed.body["RequestId"].as_str().expect("a request id"));
+    assert_eq!(
+        (audit.len(), &audit[0]["msg"], &audit[0]["object"]),
+        (1, &json!("server closed"), &json!(stand.server(1)))
+    );
+    let opened = caller.post("/openServers", &json!([{"ServerId": server_id}])).await;
+    assert_eq!(opened.successful().len(), 1, "{opened:?}");
 
     let access = lines(&stand, "access", &request);
     assert_eq!(access.len(), 1, "{access:?}");
