@@ -37,6 +37,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::access_log;
+use super::availability::Load;
 use super::cache::Cache;
 use super::cache::Change;
 use super::cache::World;
@@ -442,6 +443,10 @@ impl Store for KubeStore {
 
     fn servers(&self, client: &ApiClient) -> Vec<ServerView> {
         self.cache.servers(client)
+    }
+
+    fn load(&self, server: &DcvServer) -> Load {
+        self.cache.load(server)
     }
 
     fn others(&self, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {

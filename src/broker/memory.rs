@@ -15,6 +15,7 @@ use kube::ResourceExt;
 use serde_json::Value;
 use serde_json::json;
 
+use super::availability::Load;
 use super::cache::Cache;
 use super::cache::Change;
 use super::cache::tenant;
@@ -194,6 +195,9 @@ impl Store for Memory {
     }
     fn servers(&self, client: &ApiClient) -> Vec<ServerView> {
         self.cache.servers(client)
+    }
+    fn load(&self, server: &DcvServer) -> Load {
+        self.cache.load(server)
     }
     fn others(&self, client: &ApiClient, ids: &[String]) -> Vec<OtherView> {
         self.cache.others(client, ids)

@@ -56,13 +56,11 @@ impl Position {
     }
 }
 
-/// A server, and what is on it.
+/// A server, as a client sees it.
 #[derive(Clone)]
 pub struct ServerView {
     /// The server.
     pub server: Arc<DcvServer>,
-    /// Sessions on it, of all tenants.
-    pub load: Load,
     /// Whether the client may see it in lists.
     pub is_visible: bool,
 }
@@ -167,6 +165,9 @@ pub trait Store: Send + Sync + 'static {
 
     /// The servers the client may see, in order.
     fn servers(&self, client: &ApiClient) -> Vec<ServerView>;
+
+    /// The sessions on a server, of all tenants.
+    fn load(&self, server: &DcvServer) -> Load;
 
     /// The desktops of these ids that no object stands for, of all ids when there is none here, in order. Only a client of
     /// all namespaces sees any.

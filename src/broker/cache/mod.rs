@@ -147,7 +147,6 @@ impl World {
         server: &Arc<DcvServer>,
     ) -> ServerView {
         ServerView {
-            load: self.load(server),
             is_visible: client.spec.all_namespaces || availability::admits(server, labels),
             server: Arc::clone(server),
         }
@@ -268,6 +267,11 @@ impl Cache {
     /// The client's session of an object name.
     pub fn session_named(&self, client: &ApiClient, name: &str) -> Option<Arc<DcvSession>> {
         self.read().sessions.index.named(tenant(client), name).cloned()
+    }
+
+    /// The sessions on a server.
+    pub fn load(&self, server: &DcvServer) -> Load {
+        self.read().load(server)
     }
 
     /// The servers the client may see, in order.

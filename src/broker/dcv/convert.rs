@@ -5,6 +5,7 @@ use jiff::Timestamp;
 
 use super::super::Rules;
 use super::super::availability;
+use super::super::availability::Load;
 use super::super::store::OtherView;
 use super::super::store::ServerView;
 use super::super::store::SessionView;
@@ -178,19 +179,19 @@ fn endpoint(endpoint: &server::Endpoint) -> wire::Endpoint {
 }
 
 /// A server as clients see it, with counts and availability as of now.
-pub fn server(view: &ServerView) -> wire::Server {
-    let status = view.server.status.clone().unwrap_or_default();
-    let (word, reason) = availability::availability(&view.server, &view.load);
+pub fn server(server: &DcvServer, load: &Load) -> wire::Server {
+    let status = server.status.clone().unwrap_or_default();
+    let (word, reason) = availability::availability(server, load);
     wire::Server {
-        id: Some(uid(&view.server)),
+        id: Some(uid(server)),
         version: text(&status.version),
         session_manager_agent_version: status.agent.as_ref().and_then(|agent| text(&agent.version)),
         availability: Some(word.as_str().to_owned()),
         unavailability_reason: reason.map(|reason| reason.as_str().to_owned()),
-        console_session_count: Some(count(view.load.console)),
-        virtual_session_count: Some(count(view.load.virtual_)),
+        console_session_count: Some(count(load.console)),
+        virtual_session_count: Some(count(load.virtual_)),
         host: status.host.as_ref().map(host),
-        ..address(&view.server)
+        ..address(server)
     }
 }
 

@@ -39,6 +39,6 @@ pub async fn describe_servers(
         is_wanted && convert::is_listed(view, &app.rules, now)
     });
     let (servers, next_token) = page.cut(page.select(servers, position), position);
-    let servers = servers.iter().map(convert::server).collect();
+    let servers = servers.iter().map(|view| convert::server(&view.server, &app.store.load(&view.server))).collect();
     Ok(Json(DescribeServersResponse { request_id: id.text(), servers, next_token }))
 }
