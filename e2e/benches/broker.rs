@@ -21,6 +21,7 @@ use axum_server::tls_rustls::RustlsConfig;
 use dcv_operator::api::session::DcvSession;
 use e2e::Stand;
 use e2e::eventually;
+use e2e::rest::LoggedIn;
 use e2e::seconds;
 use e2e::session::Sessions;
 use futures::StreamExt;
@@ -197,7 +198,7 @@ fn resident_mib(pid: i32) -> f64 {
     kilobytes / 1024.0
 }
 
-async fn fill(stand: &Stand, sessions: &Sessions) {
+async fn fill(sessions: &Sessions, rest: &LoggedIn) {
     let wanted = sessions_wanted();
     let made = stream::iter(0..wanted).for_each_concurrent(WRITES_AT_ONCE, async |number| {
         make_session(&sessions.api, number).await;
@@ -206,7 +207,6 @@ async fn fill(stand: &Stand, sessions: &Sessions) {
         }
     });
     made.await;
-    let rest = stand.rest_client(&sessions.namespace, json!({})).await.log_in().await.expect("the client logs in");
     eventually("the broker to know them", seconds(120), async || {
         let last = rest.post("/describeSessions", &json!({"Filters": [{"Key": "owner", "Value": "user-1"}]})).await;
         let seen = last.list("Sessions").len();
@@ -221,8 +221,9 @@ async fn measure() -> Value {
     let client = stand.rest_client(&sessions.namespace, json!({})).await;
     let controller = stand.role("controller-1").kill().await;
     let agent = stand.role("agent-1").kill().await;
-    fill(&stand, &sessions).await;
-    let token = client.log_in().await.expect("the client logs in").token().to_owned();
+    let rest = client.log_in().await.expect("the client logs in");
+    fill(&sessions, &rest).await;
+    let token = rest.token().to_owned();
     let portal = Portal::new(Path::new(stand.setting("BROKER_CA")), stand.setting("BROKER_URL"), &token);
 
     let before = reads(&stand.client()).await;

@@ -6,6 +6,7 @@ use std::io::Seek;
 use std::io::SeekFrom;
 use std::path::PathBuf;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 /// The log, from a place in it on.
@@ -35,6 +36,7 @@ pub struct Write {
 #[serde(rename_all = "camelCase")]
 struct Event {
     stage: String,
+    request_received_timestamp: Timestamp,
     verb: String,
     #[serde(default)]
     user_agent: String,
@@ -65,7 +67,8 @@ impl Audit {
         Self { file, begin }
     }
 
-    /// Every write since this value was made, in the order of the answers.
+    /// Every write since this value was made, in the order in which they came. The log has them in the order in which it was
+    /// told of their ends, and that of a write can come after what others did about it.
     pub fn writes(&self) -> Vec<Write> {
         let mut text = String::new();
         let mut file = File::open(&self.file).expect("the API server writes an audit log");
@@ -73,7 +76,9 @@ impl Audit {
         file.read_to_string(&mut text).expect("the log is text");
         // The last line may be half written.
         let whole = text.rfind('\n').map_or("", |end| &text[..=end]);
-        whole.lines().filter_map(read_event).collect()
+        let mut writes: Vec<_> = whole.lines().filter_map(read_event).collect();
+        writes.sort_by_key(|(received, _)| *received);
+        writes.into_iter().map(|(_, write)| write).collect()
     }
 
     /// The writes of `resource` with its subresources in `namespace`.
@@ -84,14 +89,15 @@ impl Audit {
     }
 }
 
-fn read_event(line: &str) -> Option<Write> {
+/// A write, and when it came.
+fn read_event(line: &str) -> Option<(Timestamp, Write)> {
     let event: Event = serde_json::from_str(line).expect("each line of the log is an event");
     let object = event.object_ref?;
     // A panic of the server has its own stage; long-running requests have two.
     if event.stage != "ResponseComplete" {
         return None;
     }
-    Some(Write {
+    let write = Write {
         verb: event.verb,
         resource: if object.subresource.is_empty() {
             object.resource
@@ -102,7 +108,8 @@ fn read_event(line: &str) -> Option<Write> {
         name: object.name,
         agent: event.user_agent.split(['/', ' ']).next().unwrap_or_default().to_owned(),
         code: event.response_status.map_or(0, |status| status.code),
-    })
+    };
+    Some((event.request_received_timestamp, write))
 }
 
 #[cfg(test)]
@@ -114,7 +121,7 @@ mod tests {
         let line = r#"{"kind":"Event","apiVersion":"audit.k8s.io/v1","level":"Metadata","auditID":"a","stage":"ResponseComplete",
             "requestURI":"/apis/dcv-operator.io/v1alpha1/namespaces/n/dcvsessions/s/status","verb":"patch","user":{"username":"u"},
             "userAgent":"dcv-agent/0.1.0 (linux)","objectRef":{"resource":"dcvsessions","namespace":"n","name":"s","subresource":"status"},
-            "responseStatus":{"metadata":{},"code":200}}"#;
+            "responseStatus":{"metadata":{},"code":200},"requestReceivedTimestamp":"2026-01-01T00:00:00.000001Z"}"#;
         let expected = Write {
             verb: "patch".into(),
             resource: "dcvsessions/status".into(),
@@ -123,7 +130,8 @@ mod tests {
             agent: "dcv-agent".into(),
             code: 200,
         };
-        assert_eq!(read_event(line), Some(expected));
+        let received = "2026-01-01T00:00:00.000001Z".parse().expect("a time");
+        assert_eq!(read_event(line), Some((received, expected)));
         assert_eq!(read_event(&line.replace("ResponseComplete", "Panic")), None);
     }
 }

@@ -2,7 +2,9 @@
 //!
 //! A condition states what is observed. No component branches on `message`; `reason` is API.
 
+use std::fmt;
 use std::fmt::Debug;
+use std::fmt::Write;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -129,6 +131,19 @@ fn text(value: impl Debug) -> String {
     format!("{value:?}")
 }
 
+/// Whether `value` reads `text`. Makes no text of it: conditions are looked at often.
+fn reads(value: &impl Debug, text: &str) -> bool {
+    struct Rest<'a>(&'a str);
+    impl fmt::Write for Rest<'_> {
+        fn write_str(&mut self, part: &str) -> fmt::Result {
+            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
+            Ok(())
+        }
+    }
+    let mut rest = Rest(text);
+    write!(rest, "{value:?}").is_ok() && rest.0.is_empty()
+}
+
 impl Reason {
     /// The reason's text.
     pub fn as_string(self) -> String {
@@ -177,14 +192,12 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
 
 /// Takes the condition of this type out.
 pub fn remove(conditions: &mut Vec<Condition>, type_: impl Debug) {
-    let type_ = text(type_);
-    conditions.retain(|condition| condition.type_ != type_);
+    conditions.retain(|condition| !reads(&type_, &condition.type_));
 }
 
 /// The condition of this type.
 pub fn find(conditions: &[Condition], type_: impl Debug) -> Option<&Condition> {
-    let type_ = text(type_);
-    conditions.iter().find(|condition| condition.type_ == type_)
+    conditions.iter().find(|condition| reads(&type_, &condition.type_))
 }
 
 /// Whether the condition of this type is True.
@@ -199,7 +212,7 @@ pub fn is(conditions: &[Condition], type_: impl Debug, status: Option<bool>, rea
         Some(false) => "False",
         None => "Unknown",
     };
-    find(conditions, type_).is_some_and(|condition| condition.status == word && condition.reason == text(reason))
+    find(conditions, type_).is_some_and(|condition| condition.status == word && reads(&reason, &condition.reason))
 }
 
 #[cfg(test)]
@@ -208,6 +221,17 @@ mod tests {
 
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn a_condition_is_found_by_the_whole_of_its_name() {
+        let list = [condition(SessionCondition::Ready, None, Reason::Preparing, "", at(1), None)];
+        assert!(find(&list, SessionCondition::Ready).is_some());
+        assert!(find(&list, SessionCondition::Reconciling).is_none());
+        assert!(reads(&Reason::Preparing, "Preparing"));
+        for other in ["", "Prepa", "PreparingX", "preparing"] {
+            assert!(!reads(&Reason::Preparing, other), "{other}");
+        }
     }
 
     #[test]

@@ -45,7 +45,7 @@ pub fn is_listed(view: &ServerView, rules: &Rules, now: Timestamp) -> bool {
 /// A session as clients see it.
 pub fn session(view: &SessionView, rules: &Rules, now: Timestamp) -> wire::Session {
     let session = &view.session;
-    let status = session.status.clone().unwrap_or_default();
+    let status = session.status.as_ref();
     let state = session.shown_state();
     wire::Session {
         id: session.id(),
@@ -56,13 +56,13 @@ pub fn session(view: &SessionView, rules: &Rules, now: Timestamp) -> wire::Sessi
         max_concurrent_clients: session.spec.max_concurrent_clients.map(i64::from),
         state: state.as_str().to_owned(),
         substate: status
-            .substate
+            .and_then(|status| status.substate)
             .filter(|_| state == SessionState::Creating)
             .map(|substate| substate.as_str().to_owned()),
         state_reason: state_reason(session, view.server.as_ref().is_some_and(|view| view.server.is_silent())),
         creation_time: session.metadata.creation_timestamp.as_ref().map(|time| time.0),
-        last_disconnection_time: status.last_disconnection_time.map(|time| time.0),
-        num_of_connections: status.num_of_connections.unwrap_or(0).into(),
+        last_disconnection_time: status.and_then(|status| status.last_disconnection_time.as_ref()).map(|time| time.0),
+        num_of_connections: status.and_then(|status| status.num_of_connections).unwrap_or(0).into(),
         storage_root: session.spec.storage_root.clone(),
     }
 }
