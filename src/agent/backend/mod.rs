@@ -3,8 +3,10 @@
 //! A backend knows the host and nothing of Kubernetes. Everything above this trait works the same with each of them, and
 //! one shared contract test runs against each.
 
+mod account;
 pub mod contract;
 pub mod fake;
+mod files;
 pub mod vnc;
 
 use std::future::Future;
@@ -19,6 +21,8 @@ use crate::api::server::Capacity;
 use crate::api::server::Endpoint;
 use crate::api::server::Host;
 use crate::api::session::SessionType;
+
+pub use account::owner_pattern;
 
 /// What the agent writes beside a session on the host, so that whoever finds it knows whose it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,7 +12,6 @@
 //!
 //! Not offered: sound, files, printers, USB, several screens per client, OpenGL on a GPU, CONSOLE sessions.
 
-mod account;
 mod launch;
 mod log;
 mod pages;
@@ -47,9 +46,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 
-pub use account::owner_pattern;
-
-use self::account::Names;
 use self::launch::Folders;
 use self::proxy::Access;
 use self::proxy::End;
@@ -66,6 +62,8 @@ use super::Description;
 use super::HostSession;
 use super::Order;
 use super::ScreenshotRequest;
+use super::account;
+use super::account::Names;
 use crate::agent::gate::View;
 use crate::api::server::Capacity;
 use crate::api::session::SessionType;
@@ -93,7 +91,7 @@ pub struct VncSettings {
     pub autorun_folder: PathBuf,
     /// Lowest uid that may own a session; never root, whatever it is.
     pub min_uid: u32,
-    /// What the whole name of an owner must match; see [`owner_pattern`].
+    /// What the whole name of an owner must match; see [`owner_pattern`](super::owner_pattern).
     pub owner_pattern: Option<Regex>,
     /// Most sessions at once; negative: no limit.
     pub max_virtual_sessions: i32,

@@ -49,7 +49,6 @@ use tokio::signal::unix::signal;
 use tokio::time::Instant;
 use tokio::time::MissedTickBehavior;
 
-use super::account::Account;
 use super::launch::SEARCH_PATH;
 use super::log::Log;
 use super::log::Source;
@@ -61,6 +60,7 @@ use super::state::HostState;
 use super::state::Stage;
 use super::state::State;
 use super::state::write_json;
+use crate::agent::backend::account::Account;
 
 /// How long the X server may take to be there.
 const X_SERVER_LIMIT: Duration = Duration::from_secs(30);

@@ -30,9 +30,9 @@ use serde::de::DeserializeOwned;
 use sha2::Digest;
 use sha2::Sha256;
 
-use super::account::Account;
 use super::process::ProcessId;
 use crate::agent::backend::Order;
+use crate::agent::backend::account::Account;
 
 /// Longest path of a Unix socket. Source: unix(7), less the closing zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
