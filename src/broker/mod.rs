@@ -53,6 +53,7 @@ use tower::ServiceBuilder;
 use tower_http::catch_panic::CatchPanicLayer;
 use uuid::Uuid;
 
+use self::auth::Verified;
 use self::auth::issuers::Issuers;
 use self::limits::Limits;
 pub use self::problem::Problem;
@@ -195,6 +196,8 @@ pub struct App {
     pub now: fn() -> Timestamp,
     /// Other authorization servers whose tokens are accepted.
     issuers: Arc<Issuers>,
+    /// Access tokens that were found good before.
+    verified: Verified,
     /// How many requests callers may still make.
     limits: Limits,
 }
@@ -203,7 +206,7 @@ impl App {
     /// What handlers of these work with.
     pub fn new(store: Arc<dyn Store>, rules: Rules, issuers: Arc<Issuers>, now: fn() -> Timestamp) -> Self {
         let limits = Limits::new(rules.max_api_requests_per_second);
-        Self { store, agents: Agents::default(), rules, now, issuers, limits }
+        Self { store, agents: Agents::default(), rules, now, issuers, verified: Verified::default(), limits }
     }
 
     /// With tokens of our own only.

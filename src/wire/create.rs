@@ -123,11 +123,11 @@ pub struct UnsuccessfulCreateSessionRequestData {
 /// What became of each request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct CreateSessionsResponse {
+pub struct CreateSessionsResponse<'a> {
     /// Id of the call.
     pub request_id: String,
     /// Sessions that were accepted.
-    pub successful_list: Vec<Session>,
+    pub successful_list: Vec<Session<'a>>,
     /// Requests that failed.
     pub unsuccessful_list: Vec<UnsuccessfulCreateSessionRequestData>,
 }

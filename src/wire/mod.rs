@@ -3,6 +3,8 @@
 //! Names, types and order of the properties are those of the published API file; nothing is added, because generated
 //! clients refuse what the file does not name. No rule about values is here: see `broker`.
 //!
+//! Answers borrow from the objects they describe: a page has a thousand of them.
+//!
 //! What is not known is left out, never `null`; lists of answers are there when empty. Requests take `null` for absent,
 //! ignore unknown properties and accept the spellings that the guide and its clients use beside the file's.
 

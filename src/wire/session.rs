@@ -1,5 +1,7 @@
 //! Sessions: describing, deleting and connecting to them.
 
+use std::borrow::Cow;
+
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,31 +13,31 @@ use super::server::Server;
 /// A remote desktop.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct Session {
+pub struct Session<'a> {
     /// Id of the session, also on its host; absent while there is none.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub id: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub id: Cow<'a, str>,
     /// Name for people.
-    pub name: String,
+    pub name: Cow<'a, str>,
     /// Account it belongs to.
-    pub owner: String,
+    pub owner: Cow<'a, str>,
     /// Where it runs; absent until placed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server: Option<Server>,
+    pub server: Option<Server<'a>>,
     /// `CONSOLE` or `VIRTUAL`.
     #[serde(rename = "Type")]
-    pub type_: String,
+    pub type_: Cow<'a, str>,
     /// Most clients at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_concurrent_clients: Option<i64>,
     /// `CREATING`, `READY`, `DELETING`, `DELETED` or `UNKNOWN`.
-    pub state: String,
+    pub state: Cow<'a, str>,
     /// `SESSION_PLACING` or `PENDING_PREPARATION`, while `CREATING`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub substate: Option<String>,
+    pub substate: Option<Cow<'a, str>>,
     /// Why it is in this state.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub state_reason: Option<String>,
+    pub state_reason: Option<Cow<'a, str>>,
     /// When it was asked for.
     #[serde(with = "super::time", skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::date_time")]
@@ -48,7 +50,7 @@ pub struct Session {
     pub num_of_connections: i64,
     /// Folder for file storage.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub storage_root: Option<String>,
+    pub storage_root: Option<Cow<'a, str>>,
 }
 
 /// Which sessions to describe. Everything may be absent.
@@ -60,7 +62,7 @@ pub struct DescribeSessionsRequestData {
     pub session_ids: Option<Vec<String>>,
     /// Only those that meet all of these.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub filters: Option<Vec<KeyValuePair>>,
+    pub filters: Option<Vec<KeyValuePair<'static>>>,
     /// Most sessions in the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "super::integer")]
@@ -73,11 +75,11 @@ pub struct DescribeSessionsRequestData {
 /// A page of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct DescribeSessionsResponse {
+pub struct DescribeSessionsResponse<'a> {
     /// Id of the call.
     pub request_id: String,
     /// The sessions.
-    pub sessions: Vec<Session>,
+    pub sessions: Vec<Session<'a>>,
     /// Where the next page starts; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,
@@ -134,9 +136,9 @@ pub struct DeleteSessionsResponse {
 /// What a person needs to connect.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct GetSessionConnectionDataResponse {
+pub struct GetSessionConnectionDataResponse<'a> {
     /// The session.
-    pub session: Session,
+    pub session: Session<'a>,
     /// Token that lets the person in.
     pub connection_token: String,
 }

@@ -8,6 +8,7 @@ mod anyone;
 pub mod issuers;
 mod own;
 mod token_endpoint;
+mod verified;
 
 use std::sync::Arc;
 
@@ -21,6 +22,7 @@ use sha2::Digest;
 use sha2::Sha256;
 
 pub use self::token_endpoint::issue_token;
+pub use self::verified::Verified;
 
 use super::App;
 use super::access_log;

@@ -40,11 +40,13 @@ pub async fn identify(app: &App, token: &str, now: Timestamp) -> Result<Arc<ApiC
     client.map_err(Problem::Unauthorized)
 }
 
-fn verify(app: &App, token: &str, now: Timestamp) -> Result<AccessClaims, Problem> {
+fn verify(app: &App, token: &str, now: Timestamp) -> Result<Arc<AccessClaims>, Problem> {
     let keys = app.store.keys(Kind::Access).ok_or(Problem::Starting)?;
-    let claims = token::verify::<AccessClaims>(token, &keys.public, now)
-        .and_then(|claims| token::verify_issued(claims.iat, now).map(|()| claims));
-    claims.map_err(|error| {
+    let verify = || {
+        let claims = token::verify::<AccessClaims>(token, &keys.public, now)?;
+        token::verify_issued(claims.iat, now).map(|()| claims)
+    };
+    app.verified.claims(token, &keys, now, verify).map_err(|error| {
         Problem::Unauthorized(match error {
             TokenError::Expired => EXPIRED_TOKEN,
             _ => INVALID_TOKEN,

@@ -6,6 +6,8 @@ use axum::Json;
 use axum::extract::Path;
 use axum::extract::State;
 use axum::extract::rejection::PathRejection;
+use axum::response::IntoResponse;
+use axum::response::Response;
 use uuid::Uuid;
 
 use super::super::App;
@@ -34,7 +36,7 @@ pub async fn session_connection_data(
     State(app): State<Arc<App>>,
     Caller(client): Caller,
     path: Result<Path<(String, String)>, PathRejection>,
-) -> Result<Json<GetSessionConnectionDataResponse>, Problem> {
+) -> Result<Response, Problem> {
     let Path((session_id, user)) =
         path.map_err(|_| Problem::Invalid("Invalid input: the path is not percent-encoded UTF-8".to_owned()))?;
     if user.chars().any(char::is_control) || user.chars().count() > USER_MAX_CHARACTERS {
@@ -54,7 +56,8 @@ pub async fn session_connection_data(
         return Err(Problem::Invalid(format!("Session {session_id} is neither in READY nor in UNKNOWN state")));
     }
     let connection_token = app.sign(&claims(&app, &client, &view.session, user))?;
-    Ok(Json(GetSessionConnectionDataResponse { session: convert::session(view, &app.rules, now), connection_token }))
+    let session = convert::session(view, &app.rules, now);
+    Ok(Json(GetSessionConnectionDataResponse { session, connection_token }).into_response())
 }
 
 /// READY, or UNKNOWN because its server cannot be reached; not a creation that failed. One that never was READY has no

@@ -1,5 +1,7 @@
 //! From the cluster's objects to wire types.
 
+use std::borrow::Cow;
+
 use jiff::SignedDuration;
 use jiff::Timestamp;
 
@@ -21,16 +23,21 @@ use crate::api::session::SessionState;
 use crate::wire;
 
 /// Absent instead of empty.
-fn text(text: &str) -> Option<String> {
-    (!text.is_empty()).then(|| text.to_owned())
+fn text(text: &str) -> Option<Cow<'_, str>> {
+    (!text.is_empty()).then_some(Cow::Borrowed(text))
+}
+
+/// Absent as it is.
+fn optional(text: Option<&String>) -> Option<Cow<'_, str>> {
+    text.map(Cow::from)
 }
 
 fn count(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 
-fn uid(server: &DcvServer) -> String {
-    server.metadata.uid.clone().unwrap_or_default()
+fn uid(server: &DcvServer) -> Cow<'_, str> {
+    server.metadata.uid.as_deref().unwrap_or_default().into()
 }
 
 /// Whether the client is shown the server in lists.
@@ -43,33 +50,33 @@ pub fn is_listed(view: &ServerView, rules: &Rules, now: Timestamp) -> bool {
 }
 
 /// A session as clients see it.
-pub fn session(view: &SessionView, rules: &Rules, now: Timestamp) -> wire::Session {
+pub fn session<'a>(view: &'a SessionView, rules: &Rules, now: Timestamp) -> wire::Session<'a> {
     let session = &view.session;
     let status = session.status.as_ref();
     let state = session.shown_state();
     wire::Session {
-        id: session.id(),
-        name: session.display_name(),
-        owner: session.spec.owner.clone(),
+        id: session.id_str().into(),
+        name: session.spec.display_name.as_deref().or(session.metadata.name.as_deref()).unwrap_or_default().into(),
+        owner: session.spec.owner.as_str().into(),
         server: session_server(view, rules, now),
-        type_: session.spec.type_.as_str().to_owned(),
+        type_: session.spec.type_.as_str().into(),
         max_concurrent_clients: session.spec.max_concurrent_clients.map(i64::from),
-        state: state.as_str().to_owned(),
+        state: state.as_str().into(),
         substate: status
             .and_then(|status| status.substate)
             .filter(|_| state == SessionState::Creating)
-            .map(|substate| substate.as_str().to_owned()),
+            .map(|substate| substate.as_str().into()),
         state_reason: state_reason(session, view.server.as_ref().is_some_and(|view| view.server.is_silent())),
         creation_time: session.metadata.creation_timestamp.as_ref().map(|time| time.0),
         last_disconnection_time: status.and_then(|status| status.last_disconnection_time.as_ref()).map(|time| time.0),
         num_of_connections: status.and_then(|status| status.num_of_connections).unwrap_or(0).into(),
-        storage_root: session.spec.storage_root.clone(),
+        storage_root: optional(session.spec.storage_root.as_ref()),
     }
 }
 
 /// Why a session is in the state it is shown in: what is written down, else what that state means. A READY one needs no
 /// reason. `is_server_silent` is whether the server it is on does not answer.
-fn state_reason(session: &DcvSession, is_server_silent: bool) -> Option<String> {
+fn state_reason(session: &DcvSession, is_server_silent: bool) -> Option<Cow<'_, str>> {
     let status = session.status.as_ref();
     let state = session.shown_state();
     // What was written of another state says nothing of this one.
@@ -88,7 +95,7 @@ fn state_reason(session: &DcvSession, is_server_silent: bool) -> Option<String> 
         SessionState::Unknown => "Its server does not answer",
     };
     let mut texts = [written.unwrap_or_default(), finished, meaning].into_iter();
-    texts.find(|text| !text.is_empty()).map(str::to_owned)
+    texts.find(|text| !text.is_empty()).map(Cow::Borrowed)
 }
 
 /// How a session ended, by the reason of the condition that says so.
@@ -109,7 +116,7 @@ fn ended(session: &DcvSession) -> &'static str {
 
 /// A desktop that no object stands for, as clients see it. One started by hand is described as one of ours; one that was
 /// ours is not: who has deleted it must never find it READY again.
-pub fn other(view: &OtherView, rules: &Rules, now: Timestamp) -> wire::Session {
+pub fn other<'a>(view: &'a OtherView, rules: &Rules, now: Timestamp) -> wire::Session<'a> {
     let OtherView { session, server, .. } = view;
     let (state, reason) = match session.origin {
         SessionOrigin::Unclaimed => (
@@ -120,12 +127,12 @@ pub fn other(view: &OtherView, rules: &Rules, now: Timestamp) -> wire::Session {
         SessionOrigin::Manual => (SessionState::Ready, ""),
     };
     wire::Session {
-        id: session.id.clone(),
-        name: session.session_name.clone().unwrap_or_default(),
-        owner: session.owner.clone(),
+        id: session.id.as_str().into(),
+        name: session.session_name.as_deref().unwrap_or_default().into(),
+        owner: session.owner.as_str().into(),
         server: Some(place(server, rules, now)),
-        type_: session.type_.as_str().to_owned(),
-        state: state.as_str().to_owned(),
+        type_: session.type_.as_str().into(),
+        state: state.as_str().into(),
         state_reason: text(reason),
         creation_time: session.creation_time.as_ref().map(|time| time.0),
         num_of_connections: session.num_of_connections.into(),
@@ -134,26 +141,26 @@ pub fn other(view: &OtherView, rules: &Rules, now: Timestamp) -> wire::Session {
 }
 
 /// The part of a server that the guide shows with a session, and its id where describeServers knows it.
-pub fn place(view: &ServerView, rules: &Rules, now: Timestamp) -> wire::Server {
+pub fn place<'a>(view: &'a ServerView, rules: &Rules, now: Timestamp) -> wire::Server<'a> {
     let id = is_listed(view, rules, now).then(|| uid(&view.server));
     wire::Server { id, ..address(&view.server) }
 }
 
 /// Where a session is. Absent until it is placed.
-fn session_server(view: &SessionView, rules: &Rules, now: Timestamp) -> Option<wire::Server> {
+fn session_server<'a>(view: &'a SessionView, rules: &Rules, now: Timestamp) -> Option<wire::Server<'a>> {
     view.session.server_name()?;
     let mut shown = view.server.as_ref().map(|view| place(view, rules, now)).unwrap_or_default();
     if let Some(reached) = view.session.status.as_ref().and_then(|status| status.server.as_ref()) {
-        shown.ip = Some(reached.ip.clone());
-        shown.port = Some(reached.port.to_string());
-        shown.web_url_path = Some(reached.web_url_path.clone());
+        shown.ip = Some(reached.ip.as_str().into());
+        shown.port = Some(reached.port.to_string().into());
+        shown.web_url_path = Some(reached.web_url_path.as_str().into());
         shown.endpoints = reached.endpoints.iter().map(endpoint).collect();
     }
     Some(shown)
 }
 
 /// How a server is reached, with its tags.
-fn address(server: &DcvServer) -> wire::Server {
+fn address(server: &DcvServer) -> wire::Server<'_> {
     let status = server.status.as_ref();
     let endpoints = status.iter().flat_map(|status| &status.endpoints);
     let tags = status.iter().flat_map(|status| &status.tags);
@@ -161,49 +168,50 @@ fn address(server: &DcvServer) -> wire::Server {
         ip: status.and_then(|status| text(&status.ip)),
         hostname: status.and_then(|status| text(&status.hostname)),
         default_dns_name: status.and_then(|status| text(&status.default_dns_name)),
-        port: status.and_then(|status| status.port).map(|port| port.to_string()),
+        port: status.and_then(|status| status.port).map(|port| port.to_string().into()),
         endpoints: endpoints.map(endpoint).collect(),
         web_url_path: status.and_then(|status| text(&status.web_url_path)),
-        tags: tags.map(|(key, value)| wire::KeyValuePair { key: key.clone(), value: value.clone() }).collect(),
+        tags: tags.map(|(key, value)| wire::KeyValuePair { key: key.into(), value: value.into() }).collect(),
         ..wire::Server::default()
     }
 }
 
-fn endpoint(endpoint: &server::Endpoint) -> wire::Endpoint {
+fn endpoint(endpoint: &server::Endpoint) -> wire::Endpoint<'_> {
     wire::Endpoint {
-        ip_address: endpoint.ip_address.clone(),
+        ip_address: endpoint.ip_address.as_str().into(),
         port: endpoint.port,
-        web_url_path: endpoint.web_url_path.clone(),
-        protocol: endpoint.protocol.as_str().to_owned(),
+        web_url_path: optional(endpoint.web_url_path.as_ref()),
+        protocol: endpoint.protocol.as_str().into(),
     }
 }
 
 /// A server as clients see it, with counts and availability as of now.
-pub fn server(server: &DcvServer, load: &Load) -> wire::Server {
-    let status = server.status.clone().unwrap_or_default();
+pub fn server<'a>(server: &'a DcvServer, load: &Load) -> wire::Server<'a> {
+    let status = server.status.as_ref();
+    let agent = status.and_then(|status| status.agent.as_ref());
     let (word, reason) = availability::availability(server, load);
     wire::Server {
         id: Some(uid(server)),
-        version: text(&status.version),
-        session_manager_agent_version: status.agent.as_ref().and_then(|agent| text(&agent.version)),
-        availability: Some(word.as_str().to_owned()),
-        unavailability_reason: reason.map(|reason| reason.as_str().to_owned()),
+        version: status.and_then(|status| text(&status.version)),
+        session_manager_agent_version: agent.and_then(|agent| text(&agent.version)),
+        availability: Some(word.as_str().into()),
+        unavailability_reason: reason.map(|reason| reason.as_str().into()),
         console_session_count: Some(count(load.console)),
         virtual_session_count: Some(count(load.virtual_)),
-        host: status.host.as_ref().map(host),
+        host: status.and_then(|status| status.host.as_ref()).map(host),
         ..address(server)
     }
 }
 
-fn host(host: &server::Host) -> wire::Host {
+fn host(host: &server::Host) -> wire::Host<'_> {
     let memory = |memory: server::Memory| (memory.total_bytes, memory.used_bytes);
     wire::Host {
         os: host.os.as_ref().map(|os| wire::Os {
-            family: os.family.clone(),
+            family: os.family.as_str().into(),
             name: text(&os.name),
             version: text(&os.version),
-            kernel_version: os.kernel_version.clone(),
-            build_number: os.build_number.clone(),
+            kernel_version: optional(os.kernel_version.as_ref()),
+            build_number: optional(os.build_number.as_ref()),
         }),
         memory: host.memory.map(memory).map(|(total_bytes, used_bytes)| wire::Memory { total_bytes, used_bytes }),
         swap: host.swap.map(memory).map(|(total_bytes, used_bytes)| wire::Swap { total_bytes, used_bytes }),
@@ -224,13 +232,9 @@ fn host(host: &server::Host) -> wire::Host {
         gpus: host
             .gpus
             .iter()
-            .map(|gpu| wire::Gpu { vendor: gpu.vendor.clone(), model_name: gpu.model_name.clone() })
+            .map(|gpu| wire::Gpu { vendor: gpu.vendor.as_str().into(), model_name: gpu.model_name.as_str().into() })
             .collect(),
-        logged_in_users: host
-            .logged_in_users
-            .iter()
-            .map(|user| wire::LoggedInUser { username: user.clone() })
-            .collect(),
+        logged_in_users: host.logged_in_users.iter().map(|user| wire::LoggedInUser { username: user.into() }).collect(),
     }
 }
 
@@ -298,7 +302,8 @@ mod tests {
             (&running, finished("DELETED", "Expired", ""), "A time limit was reached"),
             (&running, finished("DELETED", "ServerLost", ""), "Its server is lost"),
         ] {
-            let reason = state_reason(&session(spec, &status), false);
+            let session = session(spec, &status);
+            let reason = state_reason(&session, false);
             assert_eq!(reason.as_deref(), Some(expected), "{spec} {status}");
         }
         let away = session(&closed, &json!({"state": "UNKNOWN", "serverName": "s", "stateReason": "silent"}));

@@ -7,6 +7,8 @@ use std::time::Instant;
 use axum::Extension;
 use axum::Json;
 use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::Response;
 use futures::StreamExt;
 use futures::TryStreamExt;
 use futures::stream;
@@ -68,7 +70,7 @@ pub async fn create_sessions(
     DryRun(is_dry_run): DryRun,
     headers: HeaderMap,
     Items(requests): Items<CreateSessionRequestData>,
-) -> Result<Json<CreateSessionsResponse>, Problem> {
+) -> Result<Response, Problem> {
     check_items(&requests)?;
     let idempotency = idempotency(&headers, &requests)?;
     let outcomes = if is_dry_run {
@@ -77,16 +79,17 @@ pub async fn create_sessions(
         make(&app, &client, &requests, idempotency.as_ref()).await?
     };
     let mut response = CreateSessionsResponse { request_id: id.text(), ..CreateSessionsResponse::default() };
-    for (request, outcome) in requests.into_iter().zip(outcomes) {
+    for (request, outcome) in requests.into_iter().zip(&outcomes) {
         match outcome {
-            Ok(session) => response.successful_list.push(session),
-            Err(failure_reason) => response
-                .unsuccessful_list
-                .push(UnsuccessfulCreateSessionRequestData { create_session_request_data: request, failure_reason }),
+            Ok(accepted) => response.successful_list.push(accepted.shown(&app)),
+            Err(reason) => response.unsuccessful_list.push(UnsuccessfulCreateSessionRequestData {
+                create_session_request_data: request,
+                failure_reason: reason.clone(),
+            }),
         }
     }
     access_log::note_failed(response.unsuccessful_list.len());
-    Ok(Json(response))
+    Ok(Json(response).into_response())
 }
 
 /// What becomes of each request.
@@ -182,7 +185,26 @@ fn is_same_request(wanted: &DcvSession, found: &DcvSession) -> bool {
 }
 
 /// What became of one item: the session, or why there is none.
-pub type Outcome = Result<wire::Session, String>;
+pub type Outcome = Result<Accepted, String>;
+
+/// A session that was accepted.
+pub struct Accepted {
+    /// The session.
+    pub view: SessionView,
+    /// What would become of it, where nothing was made.
+    pub forecast: Option<dry_run::Forecast>,
+}
+
+impl Accepted {
+    fn shown(&self, app: &App) -> wire::Session<'_> {
+        let now = (app.now)();
+        let session = convert::session(&self.view, &app.rules, now);
+        match &self.forecast {
+            Some(forecast) => forecast.shown(session, &app.rules, now),
+            None => session,
+        }
+    }
+}
 
 /// Under a key the first session is made before the others: whoever makes it has the key, and a call that comes too late
 /// with another body makes nothing.
@@ -220,7 +242,7 @@ async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<Outcome,
             made
         }
     };
-    Ok(Ok(convert::session(&SessionView { session, server: None }, &app.rules, (app.now)())))
+    Ok(Ok(Accepted { view: SessionView { session, server: None }, forecast: None }))
 }
 
 const NAME_ALPHABET: [char; 32] = [

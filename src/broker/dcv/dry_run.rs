@@ -8,11 +8,13 @@ use axum::extract::Query;
 use futures::StreamExt;
 use futures::stream;
 use http::request::Parts;
+use jiff::Timestamp;
 use kube::ResourceExt;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
 use super::super::App;
+use super::super::Rules;
 use super::super::problem::Problem;
 use super::super::promise::Shortage;
 use super::super::store::ServerView;
@@ -77,7 +79,7 @@ pub async fn rehearse(
     let servers = app.store.servers(client).into_iter().map(|view| (view.server.name_any(), view)).collect();
     Ok(outcomes
         .into_iter()
-        .map(|outcome| outcome.map(|(session, outlook)| accepted(app, session, &outlook, &servers)))
+        .map(|outcome| outcome.map(|(session, outlook)| accepted(session, &outlook, &servers)))
         .collect())
 }
 
@@ -116,18 +118,34 @@ fn refusal(outlook: &Outlook) -> Option<String> {
     Some(format!("{text}: {}", outlook.report))
 }
 
-/// As a new session, but without what only one that exists has; `StateReason` says what is what.
-fn accepted(app: &App, session: DcvSession, outlook: &Outlook, servers: &HashMap<String, ServerView>) -> wire::Session {
-    let now = (app.now)();
+/// What would become of a session.
+pub struct Forecast {
+    /// The server it would get.
+    server: Option<ServerView>,
+    /// All there is to say of it.
+    reason: String,
+}
+
+impl Forecast {
+    /// `session` as a new one, but without what only one that exists has; `StateReason` says what is what.
+    pub fn shown<'a>(&'a self, session: wire::Session<'a>, rules: &Rules, now: Timestamp) -> wire::Session<'a> {
+        wire::Session {
+            server: self.server.as_ref().map(|view| convert::place(view, rules, now)),
+            substate: Some(SessionSubstate::SessionPlacing.as_str().into()),
+            state_reason: Some(self.reason.as_str().into()),
+            ..session
+        }
+    }
+}
+
+fn accepted(session: DcvSession, outlook: &Outlook, servers: &HashMap<String, ServerView>) -> create::Accepted {
     let (server, would) = match &outlook.verdict {
-        Ok(Accepted::Place(name)) => (servers.get(name).map(|view| convert::place(view, &app.rules, now)), ""),
+        Ok(Accepted::Place(name)) => (servers.get(name).cloned(), ""),
         _ => (None, "It would wait for a server. "),
     };
-    let view = SessionView { session: Arc::new(session), server: None };
-    wire::Session {
-        server,
-        substate: Some(SessionSubstate::SessionPlacing.as_str().to_owned()),
-        state_reason: Some(format!("Dry run, nothing was created. {would}{}", outlook.report)),
-        ..convert::session(&view, &app.rules, now)
+    let reason = format!("Dry run, nothing was created. {would}{}", outlook.report);
+    create::Accepted {
+        view: SessionView { session: Arc::new(session), server: None },
+        forecast: Some(Forecast { server, reason }),
     }
 }

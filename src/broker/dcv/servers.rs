@@ -6,6 +6,8 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::Json;
 use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::Response;
 
 use super::super::App;
 use super::super::RequestId;
@@ -25,7 +27,7 @@ pub async fn describe_servers(
     Caller(client): Caller,
     Extension(id): Extension<RequestId>,
     OptionalObject(request): OptionalObject<DescribeServersRequestData>,
-) -> Result<Json<DescribeServersResponse>, Problem> {
+) -> Result<Response, Problem> {
     let wanted: HashSet<_> = request.server_ids.unwrap_or_default().into_iter().collect();
     let mut sorted: Vec<_> = wanted.iter().collect();
     sorted.sort();
@@ -40,5 +42,5 @@ pub async fn describe_servers(
     });
     let (servers, next_token) = page.cut(page.select(servers, position), position);
     let servers = servers.iter().map(|view| convert::server(&view.server, &app.store.load(&view.server))).collect();
-    Ok(Json(DescribeServersResponse { request_id: id.text(), servers, next_token }))
+    Ok(Json(DescribeServersResponse { request_id: id.text(), servers, next_token }).into_response())
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use axum::Extension;
 use axum::Json;
 use axum::extract::State;
+use axum::response::IntoResponse;
+use axum::response::Response;
 use jiff::Timestamp;
 
 use super::super::App;
@@ -34,10 +36,11 @@ enum Filter {
 }
 
 impl Filter {
-    fn parse(pair: KeyValuePair) -> Result<Self, Problem> {
-        match (pair.key.as_str(), pair.key.strip_prefix("tag:")) {
-            ("owner", _) => Ok(Self::Owner(pair.value)),
-            (_, Some(key)) if !key.is_empty() => Ok(Self::Tag { key: key.to_owned(), value: pair.value }),
+    fn parse(pair: KeyValuePair<'_>) -> Result<Self, Problem> {
+        let value = pair.value.into_owned();
+        match (pair.key.as_ref(), pair.key.strip_prefix("tag:")) {
+            ("owner", _) => Ok(Self::Owner(value)),
+            (_, Some(key)) if !key.is_empty() => Ok(Self::Tag { key: key.to_owned(), value }),
             _ => Err(Problem::Invalid(format!("Filter key {:?} is neither owner nor tag:<key>", pair.key))),
         }
     }
@@ -67,7 +70,7 @@ impl Listed {
         }
     }
 
-    fn shown(&self, rules: &Rules, now: Timestamp) -> Session {
+    fn shown(&self, rules: &Rules, now: Timestamp) -> Session<'_> {
         match self {
             Self::Session(view) => convert::session(view, rules, now),
             Self::Other(view) => convert::other(view, rules, now),
@@ -82,7 +85,7 @@ pub async fn describe_sessions(
     Caller(client): Caller,
     Extension(id): Extension<RequestId>,
     OptionalObject(request): OptionalObject<DescribeSessionsRequestData>,
-) -> Result<Json<DescribeSessionsResponse>, Problem> {
+) -> Result<Response, Problem> {
     let filters = request.filters.unwrap_or_default();
     let ids: BTreeSet<_> = request.session_ids.unwrap_or_default().into_iter().collect();
     let query = ("sessions", &client.metadata.uid, &ids, &filters);
@@ -112,5 +115,5 @@ pub async fn describe_sessions(
     }
     let (listed, next_token) = page.cut(listed, Listed::position);
     let sessions = listed.iter().map(|it| it.shown(&app.rules, now)).collect();
-    Ok(Json(DescribeSessionsResponse { request_id: id.text(), sessions, next_token }))
+    Ok(Json(DescribeSessionsResponse { request_id: id.text(), sessions, next_token }).into_response())
 }

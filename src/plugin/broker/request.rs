@@ -123,7 +123,7 @@ fn create_session(
 }
 
 fn describe_sessions(which: &DescribeSessions) -> Result<DescribeSessionsRequestData, Error> {
-    let owner = which.owner.clone().map(|value| vec![KeyValuePair { key: "owner".to_owned(), value }]);
+    let owner = which.owner.clone().map(|value| vec![KeyValuePair { key: "owner".into(), value: value.into() }]);
     let (max_results, next_token) = page(&which.page)?;
     let session_ids = Some(ids(&which.session_ids)).filter(|ids| !ids.is_empty());
     Ok(DescribeSessionsRequestData { session_ids, filters: owner, max_results, next_token })
