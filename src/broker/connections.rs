@@ -177,6 +177,10 @@ where
         let Some(entered) = self.connections.enter() else {
             return async { Err(io::ErrorKind::ConnectionRefused.into()) }.boxed();
         };
+        // Else the end of a long answer waits until the client acknowledges what came before: 40 ms with most.
+        if let Err(error) = stream.set_nodelay(true) {
+            return async { Err(error) }.boxed();
+        }
         let service = Counted { inner: service, slot: Arc::clone(&entered.slot) };
         let ended = Box::pin(entered.slot.end.clone().cancelled_owned());
         self.inner.accept(Stream { inner: stream, ended, entered }, service).boxed()

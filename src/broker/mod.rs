@@ -6,6 +6,7 @@
 
 mod access_log;
 mod agents;
+mod answer;
 mod auth;
 mod availability;
 mod body;

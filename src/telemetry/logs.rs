@@ -4,7 +4,6 @@ use std::fmt;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
-use serde_json::Map;
 use serde_json::Value;
 use tracing::Event;
 use tracing::Metadata;
@@ -20,6 +19,9 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
+
+/// Field with the text of an event.
+const MESSAGE: &str = "message";
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,13 +73,14 @@ enum Out {
     Kept(std::sync::Arc<std::sync::Mutex<Vec<String>>>),
 }
 
-/// The fields of one span.
-struct Fields(Map<String, Value>);
+/// The fields of one span or event. Few, so that looking for one by name costs less than a map does.
+#[derive(Default)]
+struct Fields(Vec<(&'static str, Value)>);
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
         let Some(span) = context.span(id) else { return };
-        let mut fields = Fields(Map::new());
+        let mut fields = Fields::default();
         attributes.record(&mut fields);
         span.extensions_mut().insert(fields);
     }
@@ -90,17 +93,17 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut own = Fields(Map::new());
+        let mut own = Fields::default();
         event.record(&mut own);
-        let message = own.0.remove("message").unwrap_or_default();
-        let mut fields = Map::new();
+        let message = own.take(MESSAGE);
+        let mut fields = Fields::default();
         for span in context.event_scope(event).into_iter().flat_map(tracing_subscriber::registry::Scope::from_root) {
             if let Some(of_span) = span.extensions().get::<Fields>() {
-                fields.extend(of_span.0.clone());
+                of_span.0.iter().for_each(|(name, value)| fields.set(name, value.clone()));
             }
         }
-        fields.extend(own.0);
-        let text = line(event.metadata(), &timestamp(), &message, fields);
+        own.0.into_iter().for_each(|(name, value)| fields.set(name, value));
+        let text = line(event.metadata(), &timestamp(), &message, &fields);
         match &self.out {
             // A record in one write, so that records of several threads do not mix. Nobody can be told when it fails.
             Out::Stderr => drop(std::io::stderr().lock().write_all(text.as_bytes())),
@@ -111,12 +114,12 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
 }
 
 /// One record. What a person looks for first, first.
-fn line(metadata: &Metadata<'_>, time: &str, message: &Value, fields: Map<String, Value>) -> String {
+fn line(metadata: &Metadata<'_>, time: &str, message: &Value, fields: &Fields) -> String {
     let level = metadata.level().as_str().to_ascii_lowercase();
     let mut text = format!(r#"{{"ts":"{time}","level":"{level}","msg":{message},"logger":"{}""#, metadata.target());
-    for (name, value) in fields {
-        // Writing to text cannot fail.
-        let _ = write!(text, ",{}:{value}", Value::from(name));
+    for (name, value) in &fields.0 {
+        // Names need no escaping, and writing to text cannot fail.
+        let _ = write!(text, ",\"{name}\":{value}");
     }
     text.push_str("}\n");
     text
@@ -131,7 +134,20 @@ impl Fields {
     fn put(&mut self, field: &Field, value: Value) {
         let name = field.name();
         let name = name.strip_prefix("r#").unwrap_or(name);
-        self.0.insert(if name == "error" { "err" } else { name }.to_owned(), value);
+        self.set(if name == "error" { "err" } else { name }, value);
+    }
+
+    /// Of two values of one name the later counts.
+    fn set(&mut self, name: &'static str, value: Value) {
+        match self.0.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    fn take(&mut self, name: &str) -> Value {
+        let place = self.0.iter().position(|(known, _)| *known == name);
+        place.map(|place| self.0.remove(place).1).unwrap_or_default()
     }
 }
 
@@ -167,6 +183,8 @@ impl Visit for Fields {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
 
     #[test]

@@ -4,13 +4,12 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use axum::response::Response;
 
 use super::super::App;
 use super::super::RequestId;
+use super::super::answer;
 use super::super::auth::Caller;
 use super::super::body::OptionalObject;
 use super::super::problem::Problem;
@@ -41,6 +40,6 @@ pub async fn describe_servers(
         is_wanted && convert::is_listed(view, &app.rules, now)
     });
     let (servers, next_token) = page.cut(page.select(servers, position), position);
-    let servers = servers.iter().map(|view| convert::server(&view.server, &app.store.load(&view.server))).collect();
-    Ok(Json(DescribeServersResponse { request_id: id.text(), servers, next_token }).into_response())
+    let shown = servers.iter().map(|view| convert::server(&view.server, &app.store.load(&view.server))).collect();
+    answer::list(&DescribeServersResponse { request_id: id.text(), servers: shown, next_token }, servers.len())
 }

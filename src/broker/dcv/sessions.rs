@@ -4,15 +4,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::Json;
 use axum::extract::State;
-use axum::response::IntoResponse;
 use axum::response::Response;
 use jiff::Timestamp;
 
 use super::super::App;
 use super::super::RequestId;
 use super::super::Rules;
+use super::super::answer;
 use super::super::auth::Caller;
 use super::super::body::OptionalObject;
 use super::super::problem::Problem;
@@ -115,5 +114,5 @@ pub async fn describe_sessions(
     }
     let (listed, next_token) = page.cut(listed, Listed::position);
     let sessions = listed.iter().map(|it| it.shown(&app.rules, now)).collect();
-    Ok(Json(DescribeSessionsResponse { request_id: id.text(), sessions, next_token }).into_response())
+    answer::list(&DescribeSessionsResponse { request_id: id.text(), sessions, next_token }, listed.len())
 }
