@@ -4,10 +4,12 @@
 //! namespace, with `allNamespaces` those of all, and the servers that admit its namespace.
 
 use std::sync::Arc;
+use std::sync::OnceLock;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
 use jsonwebtoken::jwk::JwkSet;
+use serde_json::value::RawValue;
 
 use super::availability::Load;
 use super::promise::Reservation;
@@ -63,7 +65,12 @@ pub struct ServerView {
     pub server: Arc<DcvServer>,
     /// Whether the client may see it in lists.
     pub is_visible: bool,
+    /// What is shown of it with its sessions.
+    pub place: Arc<Place>,
 }
+
+/// What is shown of a server with each of its sessions, as JSON: written once for each state of it, by who first needs it.
+pub type Place = OnceLock<Box<RawValue>>;
 
 /// A session, and the server it is on.
 #[derive(Clone)]

@@ -10,10 +10,11 @@ use serde::Serialize;
 use super::server::KeyValuePair;
 use super::server::Server;
 
-/// A remote desktop.
+/// A remote desktop. `S` is what is said of its server: [`Server`], or that in a form that is written before.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Session<'a> {
+#[serde(rename_all = "PascalCase", default, bound(deserialize = "S: Default + Deserialize<'de>"))]
+#[schemars(rename = "Session", bound = "S: Default + Serialize + JsonSchema")]
+pub struct Session<'a, S = Server<'a>> {
     /// Id of the session, also on its host; absent while there is none.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub id: Cow<'a, str>,
@@ -23,7 +24,7 @@ pub struct Session<'a> {
     pub owner: Cow<'a, str>,
     /// Where it runs; absent until placed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub server: Option<Server<'a>>,
+    pub server: Option<S>,
     /// `CONSOLE` or `VIRTUAL`.
     #[serde(rename = "Type")]
     pub type_: Cow<'a, str>,
@@ -74,12 +75,13 @@ pub struct DescribeSessionsRequestData {
 
 /// A page of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct DescribeSessionsResponse<'a> {
+#[serde(rename_all = "PascalCase", default, bound(deserialize = "S: Default + Deserialize<'de>"))]
+#[schemars(rename = "DescribeSessionsResponse", bound = "S: Default + Serialize + JsonSchema")]
+pub struct DescribeSessionsResponse<'a, S = Server<'a>> {
     /// Id of the call.
     pub request_id: String,
     /// The sessions.
-    pub sessions: Vec<Session<'a>>,
+    pub sessions: Vec<Session<'a, S>>,
     /// Where the next page starts; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,

@@ -284,11 +284,11 @@ fn wire_types_are_those_of_the_api_file() {
 #[test]
 fn an_empty_answer_has_its_lists_and_numbers_and_nothing_else() {
     assert_eq!(
-        serde_json::to_value(DescribeSessionsResponse::default()).unwrap(),
+        serde_json::to_value(<DescribeSessionsResponse<'_>>::default()).unwrap(),
         json!({"RequestId": "", "Sessions": []})
     );
     assert_eq!(
-        serde_json::to_value(Session::default()).unwrap(),
+        serde_json::to_value(<Session<'_>>::default()).unwrap(),
         json!({"Name": "", "Owner": "", "Type": "", "State": "", "NumOfConnections": 0})
     );
     assert_eq!(serde_json::to_value(Server::default()).unwrap(), json!({"Endpoints": [], "Tags": []}));
@@ -297,9 +297,10 @@ fn an_empty_answer_has_its_lists_and_numbers_and_nothing_else() {
 
 #[test]
 fn times_carry_milliseconds_and_an_offset() {
-    let session = Session { creation_time: Some("2020-10-06T10:15:31.633Z".parse().unwrap()), ..Session::default() };
+    let session =
+        Session { creation_time: Some("2020-10-06T10:15:31.633Z".parse().unwrap()), ..<Session<'_>>::default() };
     assert_eq!(serde_json::to_value(&session).unwrap()["CreationTime"], "2020-10-06T10:15:31.633Z");
-    let whole = Session { creation_time: Some("2020-10-06T10:15:31Z".parse().unwrap()), ..Session::default() };
+    let whole = Session { creation_time: Some("2020-10-06T10:15:31Z".parse().unwrap()), ..<Session<'_>>::default() };
     assert_eq!(serde_json::to_value(&whole).unwrap()["CreationTime"], "2020-10-06T10:15:31.000Z");
     let text = serde_json::to_string(&session).unwrap();
     assert_eq!(serde_json::from_str::<Session>(&text).unwrap(), session);

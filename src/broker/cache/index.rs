@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 
+use super::super::store::Place;
 use super::super::store::Position;
 use super::mirror::Index;
 use super::others::Others;
@@ -116,18 +117,22 @@ pub struct ServerIndex {
     /// What they report besides our sessions.
     pub others: Others,
     by_name: Groups<DcvServer>,
+    /// What is shown of each with its sessions, by uid.
+    places: HashMap<String, Arc<Place>>,
 }
 
 impl Index<DcvServer> for ServerIndex {
     fn insert(&mut self, server: &Arc<DcvServer>) {
         self.ordered.insert(Position::of(server.as_ref()), Arc::clone(server));
         self.by_name.insert(server.name_any(), server);
+        self.places.insert(server.uid().unwrap_or_default(), Arc::default());
         self.others.insert(server);
     }
 
     fn remove(&mut self, server: &Arc<DcvServer>) {
         self.ordered.remove(&Position::of(server.as_ref()));
         self.by_name.remove(&server.name_any(), server);
+        self.places.remove(&server.uid().unwrap_or_default());
         self.others.remove(server);
     }
 }
@@ -136,6 +141,12 @@ impl ServerIndex {
     /// The server of a name.
     pub fn named(&self, name: &str) -> Option<&Arc<DcvServer>> {
         self.by_name.get(name).last()
+    }
+
+    /// What is shown of a server with its sessions.
+    pub fn place(&self, server: &DcvServer) -> Arc<Place> {
+        let uid = server.metadata.uid.as_deref().unwrap_or_default();
+        self.places.get(uid).map(Arc::clone).unwrap_or_default()
     }
 }
 

@@ -87,17 +87,23 @@ fn sees(client: &ApiClient, session: &DcvSession) -> bool {
     client.spec.all_namespaces || session.metadata.namespace.as_deref() == Some(tenant(client))
 }
 
-/// A server of a namespace with these labels as a client sees it.
-fn server_view(client: &ApiClient, labels: &BTreeMap<String, String>, server: &Arc<DcvServer>) -> ServerView {
-    ServerView {
-        is_visible: client.spec.all_namespaces || availability::admits(server, labels),
-        server: Arc::clone(server),
-    }
-}
-
 impl World {
     fn labels(&self, namespace: &str) -> BTreeMap<String, String> {
         self.namespaces.index.labels(namespace).cloned().unwrap_or_default()
+    }
+
+    /// A server as a client sees it whose namespace has these labels.
+    fn server_view(
+        &self,
+        client: &ApiClient,
+        labels: &BTreeMap<String, String>,
+        server: &Arc<DcvServer>,
+    ) -> ServerView {
+        ServerView {
+            is_visible: client.spec.all_namespaces || availability::admits(server, labels),
+            place: self.servers.index.place(server),
+            server: Arc::clone(server),
+        }
     }
 
     fn load(&self, server: &DcvServer) -> Load {
@@ -155,7 +161,10 @@ impl World {
         session: &Arc<DcvSession>,
     ) -> SessionView {
         let server = session.server_name().and_then(|name| self.servers.index.named(name));
-        SessionView { server: server.map(|server| server_view(client, labels, server)), session: Arc::clone(session) }
+        SessionView {
+            server: server.map(|server| self.server_view(client, labels, server)),
+            session: Arc::clone(session),
+        }
     }
 }
 
@@ -272,7 +281,7 @@ impl Cache {
         let world = self.read();
         let labels = world.labels(tenant(client));
         let servers = world.servers.index.ordered.values();
-        servers.map(|server| server_view(client, &labels, server)).filter(|view| view.is_visible).collect()
+        servers.map(|server| world.server_view(client, &labels, server)).filter(|view| view.is_visible).collect()
     }
 
     /// The server of this uid.
@@ -297,7 +306,7 @@ impl Cache {
             .filter(|(_, other)| !world.is_spoken_for(&other.session.id, &other.server.name_any()))
             .map(|(position, other)| OtherView {
                 session: other.session.clone(),
-                server: server_view(client, &labels, &other.server),
+                server: world.server_view(client, &labels, &other.server),
                 position: position.clone(),
             })
             .collect()

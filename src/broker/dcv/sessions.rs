@@ -20,6 +20,7 @@ use super::super::store::Position;
 use super::super::store::ServerView;
 use super::super::store::SessionView;
 use super::convert;
+use super::convert::Place;
 use super::is_shown;
 use super::lookup;
 use super::page::Page;
@@ -69,9 +70,9 @@ impl Listed {
         }
     }
 
-    fn shown(&self, rules: &Rules, now: Timestamp) -> Session<'_> {
+    fn shown(&self, rules: &Rules, now: Timestamp) -> Session<'_, Place<'_>> {
         match self {
-            Self::Session(view) => convert::session(view, rules, now),
+            Self::Session(view) => convert::listed(view, rules, now),
             Self::Other(view) => convert::other(view, rules, now),
         }
     }
