@@ -45,6 +45,7 @@ static VNC: Mutex<bool> = Mutex::const_new(false);
 static FAKE: Mutex<bool> = Mutex::const_new(false);
 static FLEET: Mutex<bool> = Mutex::const_new(false);
 static BENCH: Mutex<bool> = Mutex::const_new(false);
+static BENCH_VNC: Mutex<bool> = Mutex::const_new(false);
 
 /// The top of the work tree.
 pub fn root() -> PathBuf {
@@ -102,6 +103,11 @@ impl Stand {
             "--max-api-requests-per-second=1000000",
         ];
         Self::up("bench", args, &BENCH).await
+    }
+
+    /// One server with real desktops as it is released, for benchmarks.
+    pub async fn bench_desktops() -> Self {
+        Self::up("bench-vnc", &["--release", "--backend", "vnc"], &BENCH_VNC).await
     }
 
     async fn up(name: &'static str, args: &[&str], lock: &'static Mutex<bool>) -> Self {
