@@ -160,7 +160,7 @@ fn start(logs: &Logs, role: impl Future<Output = anyhow::Result<()>>) -> anyhow:
         LogFormat::Json => telemetry::Format::Json,
         LogFormat::Text => telemetry::Format::Text,
     };
-    telemetry::init(&logs.log_level, format)?;
+    telemetry::init(&logs.log_level, format, None)?;
     tokio::runtime::Runtime::new().context("failed to start the runtime")?.block_on(role)
 }
 

@@ -1,8 +1,10 @@
-//! Log lines on standard error: JSON, one record a line, or text for people.
+//! Log lines on standard error or in files: JSON, one record a line, or text for people.
 
 use std::fmt;
 use std::fmt::Write as _;
 use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::PoisonError;
 
 use serde_json::Value;
 use tracing::Event;
@@ -20,6 +22,9 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::log_files::LogFiles;
+use super::log_files::Writer;
+
 /// Field with the text of an event.
 const MESSAGE: &str = "message";
 
@@ -33,19 +38,21 @@ pub enum Format {
     Text,
 }
 
-/// Starts logging. `level` is a level, or a filter such as `info,kube=debug`.
+/// Starts logging, to standard error or to `files`. `level` is a level, or a filter such as `info,kube=debug`.
 ///
 /// # Errors
-/// When the filter does not parse, or logging was started before.
-pub fn init(level: &str, format: Format) -> Result<(), InitError> {
+/// When the filter does not parse, the files cannot be made, or logging was started before.
+pub fn init(level: &str, format: Format, files: Option<&LogFiles>) -> Result<(), InitError> {
     // Both log what they return as errors as well, and whoever gets an error logs it.
     let filter = EnvFilter::try_new(format!("kube_client=off,kube_runtime=off,{level}")).map_err(InitError::Level)?;
     let registry = tracing_subscriber::registry().with(filter);
-    match format {
-        Format::Json => registry.with(Json { out: Out::Stderr }).try_init(),
-        Format::Text => {
-            registry.with(tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false)).try_init()
-        }
+    let file = files.map(|files| Writer::open(files.clone(), now)).transpose().map_err(InitError::Files)?;
+    let text = tracing_subscriber::fmt::layer().with_ansi(false);
+    match (format, file.map(Mutex::new)) {
+        (Format::Json, None) => registry.with(Json { out: Out::Stderr }).try_init(),
+        (Format::Json, Some(file)) => registry.with(Json { out: Out::File(file) }).try_init(),
+        (Format::Text, None) => registry.with(text.with_writer(std::io::stderr)).try_init(),
+        (Format::Text, Some(file)) => registry.with(text.with_writer(file)).try_init(),
     }
     .map_err(InitError::Twice)
 }
@@ -56,6 +63,9 @@ pub enum InitError {
     /// The filter does not parse.
     #[error("the log level is not a level or filter")]
     Level(#[source] tracing_subscriber::filter::ParseError),
+    /// The log files cannot be made.
+    #[error("the log files cannot be made")]
+    Files(#[source] std::io::Error),
     /// Logging was started before.
     #[error("logging was started before")]
     Twice(#[source] tracing_subscriber::util::TryInitError),
@@ -69,6 +79,7 @@ struct Json {
 /// Where records go.
 enum Out {
     Stderr,
+    File(Mutex<Writer>),
     #[cfg(test)]
     Kept(std::sync::Arc<std::sync::Mutex<Vec<String>>>),
 }
@@ -107,6 +118,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
         match &self.out {
             // A record in one write, so that records of several threads do not mix. Nobody can be told when it fails.
             Out::Stderr => drop(std::io::stderr().lock().write_all(text.as_bytes())),
+            Out::File(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                drop(file.write_all(text.as_bytes()));
+            }
             #[cfg(test)]
             Out::Kept(lines) => lines.lock().unwrap().push(text),
         }
@@ -126,8 +141,12 @@ fn line(metadata: &Metadata<'_>, time: &str, message: &Value, fields: &Fields) -
 }
 
 #[expect(clippy::disallowed_methods, reason = "a log line carries the real time, whatever clock its component runs on")]
+fn now() -> jiff::Timestamp {
+    jiff::Timestamp::now()
+}
+
 fn timestamp() -> String {
-    jiff::Timestamp::now().to_string()
+    now().to_string()
 }
 
 impl Fields {
@@ -210,6 +229,6 @@ mod tests {
 
     #[test]
     fn a_bad_level_is_refused() {
-        assert!(matches!(init("no=such=level", Format::Json), Err(InitError::Level(_))));
+        assert!(matches!(init("no=such=level", Format::Json, None), Err(InitError::Level(_))));
     }
 }

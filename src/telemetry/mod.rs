@@ -4,7 +4,10 @@
 //! secret, token or full URL is ever logged.
 
 pub mod health;
+mod log_files;
 mod logs;
 
+pub use log_files::LogFiles;
+pub use log_files::Rotation;
 pub use logs::Format;
 pub use logs::init;
