@@ -9,12 +9,13 @@ pub mod backend;
 mod calls;
 pub mod decide;
 pub mod gate;
-mod host;
+pub mod host;
 pub mod https;
 pub mod ledger;
 mod lock;
 #[cfg(test)]
 mod mock;
+mod own_facts;
 mod report;
 mod room;
 mod server;
@@ -62,8 +63,11 @@ use decide::Plan;
 use decide::Stranger;
 use decide::World;
 use ledger::Ledger;
+use own_facts::OwnFacts;
+use own_facts::own_address;
 use server::Facts;
 
+pub use host::HostSettings;
 pub use lock::Lock;
 pub use settings::Settings;
 pub use view::Watched;
@@ -95,6 +99,9 @@ pub enum Error {
     /// The tag files cannot be read.
     #[error("failed to read the host's tags")]
     Tags(#[from] tags::TagsError),
+    /// There is no address to tell.
+    #[error("failed to find the host's address")]
+    Address(#[from] host::AddressError),
 }
 
 /// Takes the lock of the server. While another agent of it runs on this host, this waits.
@@ -126,9 +133,7 @@ pub async fn run<B: Backend>(
         facts.tags = tags::read(folder)?;
     }
     let listen = settings.https_address;
-    let own = settings
-        .advertise_address
-        .unwrap_or_else(|| if listen.ip().is_unspecified() { host::first_address() } else { listen.ip() });
+    let own = own_address(&settings)?;
     let names = vec![settings.server_name.clone(), "localhost".into(), "127.0.0.1".into(), own.to_string()];
     let identity = https::Identity::load_or_make(&settings.server_folder(), names)?;
     let backend = Arc::new(backend);
@@ -144,6 +149,7 @@ pub async fn run<B: Backend>(
     };
 
     let mut tasks = JoinSet::new();
+    let own_facts = OwnFacts::follow(&settings, own, &mut tasks);
     if let Some(path) = settings.kubeconfig.as_deref().and_then(token_file::of_kubeconfig) {
         tasks.spawn(token_file::keep(client.clone(), path, settings.clock));
     }
@@ -159,7 +165,9 @@ pub async fn run<B: Backend>(
     }
 
     let changed = Arc::new(Notify::new());
+    let mut fact_changes = own_facts.clone();
     let mut agent = Agent::start(settings, client, backend, lease.clone(), view, facts, &changed, &mut tasks).await;
+    agent.own_facts = Some(own_facts);
     let mut host_changes = agent.backend.changes();
     tracing::info!(server = agent.me.server_name, address = %serving.address, "agent runs");
     loop {
@@ -168,6 +176,7 @@ pub async fn run<B: Backend>(
             done = agent.hands.next() => agent.take(done),
             () = changed.notified() => {}
             Ok(()) = host_changes.changed() => {}
+            () = fact_changes.changed() => {}
             () = lease.renewed(), if !agent.was_current => {}
             () = tokio::time::sleep_until(wake) => {}
         }
@@ -215,6 +224,8 @@ struct Agent<B> {
     server_answers: Answers<DcvServer>,
     me: Me,
     facts: Facts,
+    /// What is read of the host by tasks of its own.
+    own_facts: Option<OwnFacts>,
     described: Option<Instant>,
     /// What became of objects that sessions here were made for, and when to ask again; by uid.
     strangers: BTreeMap<String, (Stranger, Instant)>,
@@ -279,6 +290,7 @@ impl<B: Backend> Agent<B> {
             server_answers: Answers::default(),
             me,
             facts,
+            own_facts: None,
             described: None,
             strangers: BTreeMap::new(),
             has_unknown_strangers: false,
@@ -312,6 +324,9 @@ impl<B: Backend> Agent<B> {
                 return soon;
             }
         };
+        if let Some(own_facts) = &self.own_facts {
+            own_facts.add_to(&server, &mut self.facts);
+        }
         let strangers = self.look_at_strangers(&host, &sessions).await;
         let namespaces = self.look_at_namespaces(&server, &sessions).await;
         let is_untold = |uid: &str, attempt| {
@@ -446,7 +461,8 @@ impl<B: Backend> Agent<B> {
             facts.hostname.clone_from(&self.me.server_name);
         }
         if description.host.is_none() || description.boot_id.is_none() {
-            let machine = tokio::task::spawn_blocking(host::read).await.unwrap_or_default();
+            let root = self.settings.host.root.clone();
+            let machine = tokio::task::spawn_blocking(move || host::read(&root)).await.unwrap_or_default();
             if description.host.is_none() {
                 facts.host = machine.host;
                 facts.hostname = machine.hostname;

@@ -62,6 +62,8 @@ pub struct Facts {
     pub agent: Agent,
     /// Tags of the tag files and the backend.
     pub tags: BTreeMap<String, String>,
+    /// Full name of the host, where it is known.
+    pub dns_name: Option<String>,
     /// Port of the agent's HTTPS server.
     pub port: i32,
     /// Id of the boot that was fully told.
@@ -133,7 +135,7 @@ pub fn status(server: &DcvServer, facts: &Facts, plan: &Plan, now: Timestamp) ->
         version: facts.description.version.clone(),
         hostname: facts.hostname.clone(),
         ip: facts.ip.clone(),
-        default_dns_name: facts.hostname.clone(),
+        default_dns_name: facts.dns_name.clone().unwrap_or_else(|| facts.hostname.clone()),
         port: Some(address.port),
         web_url_path: address.web_url_path,
         endpoints: address.endpoints,
@@ -287,6 +289,9 @@ mod tests {
     use crate::agent::mock;
     use crate::api::conditions::find;
     use crate::api::conditions::is;
+    use crate::api::server::CpuLoadAverage;
+
+    type Change = fn(&mut Host);
 
     fn facts() -> Facts {
         Facts {
@@ -345,6 +350,15 @@ mod tests {
     }
 
     #[test]
+    fn the_full_name_is_told_where_it_is_known() {
+        let mut facts = Facts { hostname: "node7".into(), ..facts() };
+        let name = |facts: &Facts| status(&DcvServer::default(), facts, &plan(0), mock::clock()).default_dns_name;
+        assert_eq!(name(&facts), "node7");
+        facts.dns_name = Some("node7.example".into());
+        assert_eq!(name(&facts), "node7.example");
+    }
+
+    #[test]
     fn nothing_new_is_not_written() {
         let server = written(&DcvServer::default(), &facts(), 1);
         let old = server.status.clone().unwrap();
@@ -374,6 +388,48 @@ mod tests {
         assert!(!is_due(&old, &status(&server, &facts, &plan(0), mock::clock()), None));
         facts.host.memory = Some(Memory { total_bytes: 1000, used_bytes: 200 });
         assert!(is_due(&old, &status(&server, &facts, &plan(0), mock::clock()), None));
+    }
+
+    #[test]
+    fn what_moves_is_written_when_it_moved_enough_and_what_seldom_changes_at_once() {
+        let load = |one_minute| Some(CpuLoadAverage { one_minute, five_minutes: one_minute, fifteen_minutes: 0.0 });
+        let memory = |used_bytes| Some(Memory { total_bytes: 1000, used_bytes });
+        let host = || Host { memory: memory(100), swap: memory(0), cpu_load_average: load(4.0), ..Host::default() };
+        let host = |change: fn(&mut Host)| {
+            let mut host = host();
+            change(&mut host);
+            host
+        };
+        let due = |new: Host, since: u64| {
+            let old = written(&DcvServer::default(), &Facts { host: host(|_| ()), ..facts() }, 0);
+            let new = status(&old, &Facts { host: new, ..facts() }, &plan(0), mock::clock());
+            is_due(old.status.as_ref().unwrap(), &new, Some(Duration::from_secs(since)))
+        };
+        let moves: [(&str, Change, bool); 10] = [
+            ("nothing", |_| (), false),
+            ("load by a fifth", |host| host.cpu_load_average.as_mut().unwrap().one_minute = 5.0, false),
+            ("load by more", |host| host.cpu_load_average.as_mut().unwrap().one_minute = 5.1, true),
+            ("load down", |host| host.cpu_load_average.as_mut().unwrap().one_minute = 3.0, true),
+            ("older load", |host| host.cpu_load_average.as_mut().unwrap().fifteen_minutes = 9.0, false),
+            ("memory by a twentieth", |host| host.memory.as_mut().unwrap().used_bytes = 150, false),
+            ("memory by more", |host| host.memory.as_mut().unwrap().used_bytes = 151, true),
+            ("memory down", |host| host.memory.as_mut().unwrap().used_bytes = 49, true),
+            ("swap", |host| host.swap.as_mut().unwrap().used_bytes = 51, true),
+            ("people", |host| host.logged_in_users.push("ann".into()), true),
+        ];
+        for (what, change, is_enough) in moves {
+            assert_eq!(due(host(change), 30), is_enough, "{what}, after a while");
+            assert!(!due(host(change), 29), "{what}, soon after the last");
+        }
+        let changes: [(&str, Change); 4] = [
+            ("memory added", |host| host.memory.as_mut().unwrap().total_bytes = 2000),
+            ("EC2 facts", |host| host.aws = Some(crate::api::server::Aws::default())),
+            ("a card", |host| host.gpus.push(crate::api::server::Gpu::default())),
+            ("the system", |host| host.os = Some(crate::api::server::Os::default())),
+        ];
+        for (what, change) in changes {
+            assert!(due(host(change), 0), "{what}");
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use regex::Regex;
 
+use super::host::HostSettings;
 use crate::cluster::Clock;
 
 /// The settings of one agent, for one server.
@@ -27,6 +28,8 @@ pub struct Settings {
     pub advertise_address: Option<IpAddr>,
     /// Folder of `*.toml` files with tags. Absent or not there: no tags.
     pub tags_folder: Option<PathBuf>,
+    /// How the host is read.
+    pub host: HostSettings,
     /// Most virtual sessions; -1: no limit. Absent: as the backend says.
     pub max_virtual_sessions: Option<i32>,
     /// Most virtual sessions of one owner; -1: no limit. Absent: as the backend says.

@@ -134,7 +134,7 @@ pub struct DcvServerStatus {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 64))]
     pub ip: String,
-    /// DNS name of the host.
+    /// Full name of the host, or where nobody knows one the name it calls itself by.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 253))]
     pub default_dns_name: String,

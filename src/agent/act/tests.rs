@@ -79,6 +79,7 @@ fn settings() -> Arc<Settings> {
         https_address: "127.0.0.1:0".parse().unwrap(),
         advertise_address: None,
         tags_folder: None,
+        host: crate::agent::HostSettings::default(),
         max_virtual_sessions: None,
         max_concurrent_sessions_per_user: None,
         owner_pattern: None,
