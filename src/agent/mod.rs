@@ -20,7 +20,7 @@ mod report;
 mod room;
 mod server;
 mod settings;
-mod tags;
+pub mod tags;
 mod token_file;
 mod view;
 
@@ -96,9 +96,6 @@ pub enum Error {
     /// The HTTPS server cannot run.
     #[error("failed to start the HTTPS server")]
     Https(#[from] https::HttpsError),
-    /// The tag files cannot be read.
-    #[error("failed to read the host's tags")]
-    Tags(#[from] tags::TagsError),
     /// There is no address to tell.
     #[error("failed to find the host's address")]
     Address(#[from] host::AddressError),
@@ -129,9 +126,6 @@ pub async fn run<B: Backend>(
 ) -> Result<(), Error> {
     let settings = Arc::new(settings);
     let mut facts = Facts { backend: B::NAME, ..Facts::default() };
-    if let Some(folder) = &settings.tags_folder {
-        facts.tags = tags::read(folder)?;
-    }
     let listen = settings.https_address;
     let own = own_address(&settings)?;
     let names = vec![settings.server_name.clone(), "localhost".into(), "127.0.0.1".into(), own.to_string()];
@@ -149,7 +143,7 @@ pub async fn run<B: Backend>(
     };
 
     let mut tasks = JoinSet::new();
-    let own_facts = OwnFacts::follow(&settings, own, &mut tasks);
+    let own_facts = OwnFacts::follow(&settings, own, &mut tasks).await;
     if let Some(path) = settings.kubeconfig.as_deref().and_then(token_file::of_kubeconfig) {
         tasks.spawn(token_file::keep(client.clone(), path, settings.clock));
     }
@@ -316,6 +310,9 @@ impl<B: Backend> Agent<B> {
         self.me.server_uid = server.uid().unwrap_or_default();
         self.view.set_server_uid(&self.me.server_uid);
 
+        if let Some(own_facts) = &mut self.own_facts {
+            own_facts.take_tags(&server, &mut self.facts);
+        }
         let host = match self.look_at_host(&sessions).await {
             Ok(host) => host,
             Err(message) => {

@@ -62,6 +62,10 @@ pub struct Facts {
     pub agent: Agent,
     /// Tags of the tag files and the backend.
     pub tags: BTreeMap<String, String>,
+    /// What is wrong with the tag files.
+    pub tags_fault: Option<String>,
+    /// Whether there are tag files at all; a made-up host has none.
+    pub has_tag_files: bool,
     /// Full name of the host, where it is known.
     pub dns_name: Option<String>,
     /// Port of the agent's HTTPS server.
@@ -200,6 +204,11 @@ fn conditions(
     say(ServerCondition::AgentConnected, true, Reason::LeaseRenewed, "");
     say(ServerCondition::LicenseValid, true, Reason::NotRequired, "");
     say(ServerCondition::Draining, drains, if drains { Reason::DrainRequested } else { Reason::Running }, "");
+    match facts.tags_fault.as_deref() {
+        _ if !facts.has_tag_files => {}
+        None => say(ServerCondition::TagsValid, true, Reason::TagsRead, ""),
+        Some(fault) => say(ServerCondition::TagsValid, false, Reason::InvalidTags, fault),
+    }
     match facts.unhealthy.as_deref() {
         None => {
             say(ServerCondition::BackendHealthy, true, Reason::Healthy, "");
@@ -347,6 +356,23 @@ mod tests {
         let server = written(&server, &facts, 0);
         assert!(is(server.conditions(), ServerCondition::Ready, Some(true), Reason::Running));
         assert_eq!(find(server.conditions(), ServerCondition::Reconciling), None);
+    }
+
+    #[test]
+    fn broken_tags_are_told_and_close_nothing() {
+        let mut facts = facts();
+        let server = written(&DcvServer::default(), &facts, 0);
+        assert_eq!(find(server.conditions(), ServerCondition::TagsValid), None, "a made-up host has no files");
+        facts.has_tag_files = true;
+        facts.tags_fault = Some("failed to parse tags in /t/a.toml, line 2: no value".into());
+        let server = written(&server, &facts, 0);
+        let told = find(server.conditions(), ServerCondition::TagsValid).unwrap();
+        assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "InvalidTags"));
+        assert_eq!(told.message, "failed to parse tags in /t/a.toml, line 2: no value");
+        assert_eq!(server.status.as_ref().unwrap().availability, Availability::Available);
+        facts.tags_fault = None;
+        let server = written(&server, &facts, 0);
+        assert!(is(server.conditions(), ServerCondition::TagsValid, Some(true), Reason::TagsRead));
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum ServerCondition {
     BackendHealthy,
     /// Sessions can be licensed.
     LicenseValid,
+    /// The files with the host's tags can be read.
+    TagsValid,
     /// Sessions are being ended. Abnormal.
     Draining,
     /// Present while somebody works on it.
@@ -114,6 +116,10 @@ pub enum Reason {
     Unhealthy,
     /// No licence is needed.
     NotRequired,
+    /// The host's tags are those of its files.
+    TagsRead,
+    /// A file with tags is broken; the message says which. The last good tags stay.
+    InvalidTags,
     /// The administrator drains the server.
     DrainRequested,
     /// The client can log in.

@@ -57,7 +57,7 @@ pub fn label_selector(_: &mut SchemaGenerator) -> Schema {
 pub fn conditions(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array",
-        "maxItems": 8,
+        "maxItems": 16,
         "x-kubernetes-list-type": "map",
         "x-kubernetes-list-map-keys": ["type"],
         "items": {

@@ -199,7 +199,7 @@ async fn a_finished_session_keeps_its_spec_except_for_its_time_to_live() {
 async fn a_status_with_wrong_values_is_refused_and_attempts_never_decrease() {
     let fewer = "attempt may not decrease";
     let condition = |name: &str| json!({"type": name, "status": "True", "reason": "A", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
-    let nine: Vec<_> = (0..9).map(|number| condition(&format!("C{number}"))).collect();
+    let seventeen: Vec<_> = (0..17).map(|number| condition(&format!("C{number}"))).collect();
     let attempt = json!({"serverName": "a", "time": "2026-01-01T00:00:00Z", "reason": "Failed"});
     let cases = [
         (json!({"attempt": 2}), Allowed),
@@ -210,7 +210,7 @@ async fn a_status_with_wrong_values_is_refused_and_attempts_never_decrease() {
         (json!({"state": "RUNNING"}), Refused("Unsupported value: \"RUNNING\"")),
         (json!({"substate": "WAITING"}), Refused("Unsupported value: \"WAITING\"")),
         (json!({"conditions": [condition("Ready"), condition("Ready")]}), Refused("Duplicate value")),
-        (json!({"conditions": nine}), Refused("must have at most 8 items")),
+        (json!({"conditions": seventeen}), Refused("must have at most 16 items")),
         (json!({"conditions": [{"type": "Ready", "status": "Maybe"}]}), Refused("Unsupported value: \"Maybe\"")),
         (json!({"attempts": vec![attempt; 6]}), Refused("must have at most 5 items")),
         (json!({"server": {"ip": "10.0.0.1", "port": 0, "webUrlPath": "/"}}), Refused("greater than or equal to 1")),
