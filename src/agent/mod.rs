@@ -7,6 +7,7 @@ mod act;
 mod answers;
 pub mod backend;
 mod calls;
+pub mod check;
 pub mod decide;
 pub mod gate;
 pub mod host;

@@ -8,6 +8,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::Settings;
+use super::check;
+use super::check::Verdict;
 use super::host;
 use super::host::AddressError;
 use super::host::slow::Slow;
@@ -24,6 +26,7 @@ const TAGS_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct OwnFacts {
     slow: watch::Receiver<Slow>,
     tags: Option<watch::Receiver<Tags>>,
+    verdict: Option<watch::Receiver<Option<Verdict>>>,
     /// The tags that the server had when they could not be read yet.
     told_tags: Option<BTreeMap<String, String>>,
 }
@@ -45,15 +48,16 @@ pub fn own_address(settings: &Settings) -> Result<IpAddr, AddressError> {
 impl OwnFacts {
     /// Starts to read while `tasks` lives. Returns once the tags were read, or cannot be for long.
     pub async fn follow(settings: &Settings, address: IpAddr, tasks: &mut JoinSet<()>) -> Self {
-        let slow = match &settings.tags_folder {
+        let slow = match &settings.check {
             Some(_) => host::slow::follow(&settings.host, address, settings.update_interval, tasks),
             None => watch::channel(Slow::default()).1, // a made-up host's facts are its backend's
         };
+        let verdict = settings.check.clone().map(|source| check::follow(source, tasks));
         let mut tags = settings.tags_folder.clone().map(|folder| tags::follow(folder, tasks));
         if let Some(tags) = &mut tags {
             let _ = tokio::time::timeout(TAGS_TIMEOUT, tags.changed()).await;
         }
-        Self { slow, tags, told_tags: None }
+        Self { slow, tags, verdict, told_tags: None }
     }
 
     /// Returns when something is known that was not.
@@ -70,6 +74,7 @@ impl OwnFacts {
         tokio::select! {
             () = of(Some(&mut self.slow)) => {}
             () = of(self.tags.as_mut()) => {}
+            () = of(self.verdict.as_mut()) => {}
         }
     }
 
@@ -95,6 +100,7 @@ impl OwnFacts {
         slow.add_to(&mut facts.host, told.and_then(|status| status.host.as_ref()));
         let told_name = || told.map(|status| status.default_dns_name.clone()).filter(|name| !name.is_empty());
         facts.dns_name = slow.dns_name.clone().unwrap_or_else(told_name);
+        facts.set_up = self.verdict.as_ref().and_then(|verdict| verdict.borrow().clone());
     }
 }
 
@@ -113,7 +119,8 @@ mod tests {
 
     fn known(tags: Tags) -> (watch::Sender<Tags>, OwnFacts) {
         let (sender, receiver) = watch::channel(tags);
-        let own = OwnFacts { slow: watch::channel(Slow::default()).1, tags: Some(receiver), told_tags: None };
+        let own =
+            OwnFacts { slow: watch::channel(Slow::default()).1, tags: Some(receiver), verdict: None, told_tags: None };
         (sender, own)
     }
 

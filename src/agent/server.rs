@@ -11,6 +11,7 @@ use kube::api::ObjectMeta;
 use kube::api::PostParams;
 
 use super::backend::Description;
+use super::check::Verdict;
 use super::decide::Plan;
 use super::room;
 use crate::api::DcvServer;
@@ -66,6 +67,8 @@ pub struct Facts {
     pub tags_fault: Option<String>,
     /// Whether there are tag files at all; a made-up host has none.
     pub has_tag_files: bool,
+    /// What is missing on the host; absent where it is not looked at.
+    pub set_up: Option<Verdict>,
     /// Full name of the host, where it is known.
     pub dns_name: Option<String>,
     /// Port of the agent's HTTPS server.
@@ -208,6 +211,15 @@ fn conditions(
         _ if !facts.has_tag_files => {}
         None => say(ServerCondition::TagsValid, true, Reason::TagsRead, ""),
         Some(fault) => say(ServerCondition::TagsValid, false, Reason::InvalidTags, fault),
+    }
+    match &facts.set_up {
+        None => {}
+        Some(Verdict { is_complete: true, message }) => {
+            say(ServerCondition::HostConfigured, true, Reason::SetUpComplete, message);
+        }
+        Some(Verdict { is_complete: false, message }) => {
+            say(ServerCondition::HostConfigured, false, Reason::SetUpIncomplete, message);
+        }
     }
     match facts.unhealthy.as_deref() {
         None => {
@@ -359,20 +371,25 @@ mod tests {
     }
 
     #[test]
-    fn broken_tags_are_told_and_close_nothing() {
+    fn broken_tags_and_a_host_that_is_not_set_up_are_told_and_close_nothing() {
         let mut facts = facts();
         let server = written(&DcvServer::default(), &facts, 0);
         assert_eq!(find(server.conditions(), ServerCondition::TagsValid), None, "a made-up host has no files");
+        assert_eq!(find(server.conditions(), ServerCondition::HostConfigured), None);
         facts.has_tag_files = true;
         facts.tags_fault = Some("failed to parse tags in /t/a.toml, line 2: no value".into());
+        facts.set_up = Some(Verdict { is_complete: false, message: "no Xdcv".into() });
         let server = written(&server, &facts, 0);
         let told = find(server.conditions(), ServerCondition::TagsValid).unwrap();
         assert_eq!((told.status.as_str(), told.reason.as_str()), ("False", "InvalidTags"));
         assert_eq!(told.message, "failed to parse tags in /t/a.toml, line 2: no value");
+        assert!(is(server.conditions(), ServerCondition::HostConfigured, Some(false), Reason::SetUpIncomplete));
         assert_eq!(server.status.as_ref().unwrap().availability, Availability::Available);
         facts.tags_fault = None;
+        facts.set_up = Some(Verdict { is_complete: true, message: String::new() });
         let server = written(&server, &facts, 0);
         assert!(is(server.conditions(), ServerCondition::TagsValid, Some(true), Reason::TagsRead));
+        assert!(is(server.conditions(), ServerCondition::HostConfigured, Some(true), Reason::SetUpComplete));
     }
 
     #[test]

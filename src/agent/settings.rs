@@ -8,6 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use regex::Regex;
 
+use super::check;
 use super::host::HostSettings;
 use crate::cluster::Clock;
 
@@ -30,6 +31,8 @@ pub struct Settings {
     pub tags_folder: Option<PathBuf>,
     /// How the host is read.
     pub host: HostSettings,
+    /// What the host's set-up is looked at for; absent for hosts that are made up.
+    pub check: Option<check::Source>,
     /// Most virtual sessions; -1: no limit. Absent: as the backend says.
     pub max_virtual_sessions: Option<i32>,
     /// Most virtual sessions of one owner; -1: no limit. Absent: as the backend says.

@@ -40,6 +40,8 @@ pub enum ServerCondition {
     LicenseValid,
     /// The files with the host's tags can be read.
     TagsValid,
+    /// The host is set up for sessions.
+    HostConfigured,
     /// Sessions are being ended. Abnormal.
     Draining,
     /// Present while somebody works on it.
@@ -120,6 +122,10 @@ pub enum Reason {
     TagsRead,
     /// A file with tags is broken; the message says which. The last good tags stay.
     InvalidTags,
+    /// Nothing is missing on the host.
+    SetUpComplete,
+    /// Something is missing on the host; the message says what, and how to mend it.
+    SetUpIncomplete,
     /// The administrator drains the server.
     DrainRequested,
     /// The client can log in.

@@ -110,8 +110,8 @@ pub struct DcvServerStatus {
     /// Why the server takes no sessions; absent while AVAILABLE.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unavailability_reason: Option<UnavailabilityReason>,
-    /// Ready, AgentConnected, BackendHealthy, LicenseValid, TagsValid, Draining; Reconciling and Stalled while they are
-    /// true.
+    /// Ready, AgentConnected, BackendHealthy, LicenseValid, TagsValid, HostConfigured, Draining; Reconciling and Stalled
+    /// while they are true.
     #[serde(default)]
     #[schemars(schema_with = "schema::conditions")]
     pub conditions: Vec<Condition>,

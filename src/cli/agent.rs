@@ -199,6 +199,7 @@ impl AgentArgs {
             advertise_address: self.advertise_address,
             tags_folder: (!is_fake).then(|| self.tags_folder.clone()),
             host: agent::HostSettings::default(),
+            check: None,
             max_virtual_sessions: self.max_virtual_sessions.or((!is_fake).then_some(-1)),
             max_concurrent_sessions_per_user: self.max_concurrent_sessions_per_user.or((!is_fake).then_some(1)),
             owner_pattern: self.owner_pattern.clone(),

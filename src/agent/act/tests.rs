@@ -80,6 +80,7 @@ fn settings() -> Arc<Settings> {
         advertise_address: None,
         tags_folder: None,
         host: crate::agent::HostSettings::default(),
+        check: None,
         max_virtual_sessions: None,
         max_concurrent_sessions_per_user: None,
         owner_pattern: None,
