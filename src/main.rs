@@ -1,8 +1,9 @@
 //! The operator's one binary.
 
-use clap::Parser;
+use std::process::ExitCode;
+
 use dcv_operator::cli;
 
-fn main() -> anyhow::Result<()> {
-    cli::run(cli::Cli::parse())
+fn main() -> anyhow::Result<ExitCode> {
+    cli::run(std::env::args_os())
 }

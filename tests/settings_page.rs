@@ -45,6 +45,14 @@ const COMMANDS: &str = "
     describe-agent-clients unregister-agent-client register-auth-server unregister-auth-server list-auth-servers
     register-server-dns-mappings describe-server-dns-mappings";
 
+/// The settings of a Session Manager agent.
+///
+/// Source: "Agent configuration file" in the same guide, and the file it ships with.
+const AGENT_SETTINGS: &str = "
+    broker_host broker_port ca_file tls_strict init_folder autorun_folder tags_folder software_statement_path
+    max_virtual_sessions max_concurrent_sessions_per_user broker_update_interval enable_query_logged_in_users
+    preferred_network_interface level directory rotation max-file-size rotate";
+
 fn page() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/moving-from-dcv-broker.md")).unwrap()
 }
@@ -64,6 +72,27 @@ fn code(text: &str) -> impl Iterator<Item = &str> {
 fn rows(text: &str) -> Vec<(BTreeSet<&str>, &str)> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("| ")?.split_once(" | "));
     rows.map(|(first, second)| (code(first).filter_map(|word| word.split(' ').next()).collect(), second)).collect()
+}
+
+#[test]
+fn every_setting_of_an_agent_is_told_and_every_flag_is_one() {
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/hosts.md")).unwrap();
+    let told: BTreeSet<_> =
+        code(section(&page, "Settings in a file")).filter_map(|text| text.rsplit(' ').next()).collect();
+    let missing: Vec<_> = words(AGENT_SETTINGS).into_iter().filter(|name| !told.contains(name)).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+
+    let command = Cli::command();
+    let (agent, check) = (command.find_subcommand("agent").unwrap(), command.find_subcommand("check").unwrap());
+    let is_flag = |flag: &str| {
+        let of = |role: &clap::Command| role.get_arguments().any(|argument| argument.get_long() == Some(flag));
+        of(agent) || of(check)
+    };
+    let named = code(&page).filter_map(|text| text.split([' ', '=']).next()?.strip_prefix("--"));
+    let named: Vec<_> = named.collect();
+    assert!(named.len() > 20, "{named:?}");
+    let unknown: Vec<_> = named.into_iter().filter(|flag| !is_flag(flag)).collect();
+    assert_eq!(unknown, Vec::<&str>::new());
 }
 
 fn words(text: &str) -> BTreeSet<&str> {

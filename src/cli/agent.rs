@@ -17,6 +17,9 @@ use regex::Regex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::agent_conf::Notices;
+use super::host::HostArgs;
+use super::host::LogFileArgs;
 use crate::agent;
 use crate::agent::Settings;
 use crate::agent::Watched;
@@ -24,9 +27,11 @@ use crate::agent::backend::fake::Fake;
 use crate::agent::backend::owner_pattern;
 use crate::agent::backend::vnc::VncBackend;
 use crate::agent::backend::vnc::VncSettings;
+use crate::agent::check;
 use crate::api::names;
 use crate::cluster;
 use crate::telemetry;
+use crate::telemetry::LogFiles;
 
 /// What the files of `--kubeconfig-dir` are called, after the server's name.
 const KUBECONFIG_EXTENSION: &str = "kubeconfig";
@@ -107,6 +112,15 @@ pub struct AgentArgs {
         hide_default_value = true
     )]
     host_command_prefix: String,
+    /// How the host is read.
+    #[command(flatten)]
+    host: HostArgs,
+    /// Log files.
+    #[command(flatten)]
+    log_files: LogFileArgs,
+    /// What is to be said of the configuration file.
+    #[arg(skip)]
+    pub notices: Notices,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +142,7 @@ impl AgentArgs {
         kubeconfig: Option<PathBuf>,
         health_address: SocketAddr,
     ) -> anyhow::Result<()> {
+        self.notices.log();
         let mut tasks = JoinSet::new();
         let mut views = Vec::new();
         for (server_name, kubeconfig) in self.servers(kubeconfig)? {
@@ -198,14 +213,38 @@ impl AgentArgs {
             https_address: self.https_address,
             advertise_address: self.advertise_address,
             tags_folder: (!is_fake).then(|| self.tags_folder.clone()),
-            host: agent::HostSettings::default(),
-            check: None,
+            host: self.host.settings(self.command_prefix()),
+            check: (!is_fake).then(|| self.check_source()),
             max_virtual_sessions: self.max_virtual_sessions.or((!is_fake).then_some(-1)),
             max_concurrent_sessions_per_user: self.max_concurrent_sessions_per_user.or((!is_fake).then_some(1)),
             owner_pattern: self.owner_pattern.clone(),
             create_timeout: if is_fake { timeout } else { timeout + BACKEND_SLACK },
             update_interval: Duration::from_secs(self.broker_update_interval),
             clock: Timestamp::now,
+        }
+    }
+
+    /// The log files, if there are to be any.
+    pub fn log_files(&self) -> Option<LogFiles> {
+        self.log_files.files()
+    }
+
+    fn command_prefix(&self) -> Vec<String> {
+        self.host_command_prefix.split_whitespace().map(str::to_owned).collect()
+    }
+
+    /// What the host's set-up is looked at for.
+    fn check_source(&self) -> check::Source {
+        check::Source {
+            kind: check::Kind::Vnc,
+            host_root: self.host.host_root.clone(),
+            own_root: "/".into(),
+            init_folder: self.init_folder.clone(),
+            autorun_folder: self.autorun_folder.clone(),
+            tags_folder: self.tags_folder.clone(),
+            state_folder: self.state_folder.clone(),
+            log_directory: self.log_files.log_directory.clone(),
+            verifier_authority: check::VERIFIER_AUTHORITY.into(),
         }
     }
 
@@ -221,7 +260,7 @@ impl AgentArgs {
             max_virtual_sessions: -1,
             max_concurrent_sessions_per_user: -1,
             create_timeout: Duration::from_secs(self.create_timeout_seconds),
-            host_command_prefix: self.host_command_prefix.split_whitespace().map(str::to_owned).collect(),
+            host_command_prefix: self.command_prefix(),
             ..VncSettings::new(&settings.server_name, program)
         })
     }

@@ -3,18 +3,25 @@
 //! The only place that reads flags and the environment. Every role takes its own `Settings`; nobody below sees raw text.
 
 pub mod agent;
+mod agent_conf;
 pub mod broker;
+pub mod check;
 pub mod controller;
 pub mod fake_host;
+mod host;
 pub mod session_host;
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
+use clap::CommandFactory;
+use clap::FromArgMatches;
 use clap::Parser;
 use clap::Subcommand;
 use clap::ValueEnum;
@@ -25,8 +32,12 @@ use crate::api;
 use crate::api::names;
 use crate::cluster;
 use crate::telemetry;
+use crate::telemetry::LogFiles;
 use agent::AgentArgs;
+use agent_conf::Fault;
+use agent_conf::Notices;
 use broker::BrokerArgs;
+use check::CheckArgs;
 use controller::ControllerArgs;
 use fake_host::FakeHostArgs;
 use session_host::SessionHostArgs;
@@ -85,6 +96,8 @@ pub enum Role {
         #[command(flatten)]
         args: FakeHostArgs,
     },
+    /// Look at this host: what it is, whether it is set up for sessions, and how to mend what is missing
+    Check(Box<CheckArgs>),
     /// Run one session of the vnc backend; started by the agent
     #[command(hide = true)]
     SessionHost(SessionHostArgs),
@@ -126,47 +139,73 @@ enum LogFormat {
     Text,
 }
 
-/// Runs what the command line asks for until it is done.
+/// Runs what the command line `words` asks for until it is done. A command line that cannot be read ends the process, as does
+/// a question for help.
 ///
 /// # Errors
 /// Whatever ended the role, for a person to read.
-pub fn run(cli: Cli) -> anyhow::Result<()> {
+pub fn run(words: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
+    let (mut cli, notices) = match parse(words.collect()) {
+        Err(Fault::CommandLine(error)) => error.exit(),
+        other => other?,
+    };
+    match &mut cli.role {
+        Role::Agent { args, .. } => args.notices = notices,
+        Role::Check(args) => return block_on(args.clone().run(&notices)),
+        _ => {}
+    }
+    play(cli).map(|()| ExitCode::SUCCESS)
+}
+
+/// Reads the command line, and the files that stand behind it.
+fn parse(words: Vec<OsString>) -> Result<(Cli, Notices), Fault> {
+    let (matches, notices) = agent_conf::matches(&Cli::command(), words)?;
+    Ok((Cli::from_arg_matches(&matches)?, notices))
+}
+
+fn play(cli: Cli) -> anyhow::Result<()> {
     match cli.role {
         Role::Crds { output: None } => Ok(api::print_crds(io::stdout())?),
         Role::Crds { output: Some(folder) } => write_crds(&folder),
         Role::Agent { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
-            serve(&logs, args.run(namespace, kubeconfig, health_address))
+            let files = args.log_files();
+            serve(&logs, files.as_ref(), args.run(namespace, kubeconfig, health_address))
         }
         Role::Controller { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
-            start(&logs, async move {
+            start(&logs, None, async move {
                 let client = cluster::client(names::CONTROLLER, kubeconfig.as_deref()).await?;
                 Ok(crate::controller::run(args.settings(namespace, health_address), client).await?)
             })
         }
         Role::Broker { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
-            start(&logs, async move {
+            start(&logs, None, async move {
                 let client = cluster::client(names::BROKER, kubeconfig.as_deref()).await?;
                 Ok(crate::broker::run(args.settings(namespace, health_address), client).await?)
             })
         }
-        Role::FakeHost { logs, args } => serve(&logs, args.run()),
+        Role::FakeHost { logs, args } => serve(&logs, None, args.run()),
+        Role::Check(args) => block_on(args.run(&Notices::default())).map(drop),
         Role::SessionHost(args) => args.run(),
     }
 }
 
+fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    tokio::runtime::Runtime::new().context("failed to start the runtime")?.block_on(future)
+}
+
 /// Logs as told and runs a role until it ends. The role listens for signals itself.
-fn start(logs: &Logs, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn start(logs: &Logs, files: Option<&LogFiles>, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     let format = match logs.log_format {
         LogFormat::Json => telemetry::Format::Json,
         LogFormat::Text => telemetry::Format::Text,
     };
-    telemetry::init(&logs.log_level, format, None)?;
-    tokio::runtime::Runtime::new().context("failed to start the runtime")?.block_on(role)
+    telemetry::init(&logs.log_level, format, files)?;
+    block_on(role)
 }
 
 /// As [`start`], for a role that has nothing to do at its end: it is stopped where it is.
-fn serve(logs: &Logs, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    start(logs, async {
+fn serve(logs: &Logs, files: Option<&LogFiles>, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    start(logs, files, async {
         let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
         tokio::select! {
             ended = role => ended,
@@ -185,8 +224,6 @@ fn write_crds(folder: &Path) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
