@@ -67,16 +67,17 @@ impl Agent {
     }
 }
 
-/// The encoded bytes of one screenshot, at most 800x450.
-async fn screenshot(rest: &LoggedIn, id: &str) -> Vec<u8> {
+/// The encoded bytes of one screenshot, at most 800x450; or why there is none, as a replica may see READY a moment later.
+async fn screenshot(rest: &LoggedIn, id: &str) -> Result<Vec<u8>, String> {
     let item = json!([{"SessionId": id, "MaxWidth": 800, "MaxHeight": 450}]);
     let answer = rest.post("/getSessionScreenshots", &item).await;
-    let data = answer.successful()[0]["SessionScreenshot"]["Images"][0]["Data"].as_str().expect("an image").to_owned();
-    STANDARD.decode(data).expect("it is base64")
+    let taken = answer.successful().first().ok_or_else(|| format!("{:?}", answer.unsuccessful()))?;
+    let data = taken["SessionScreenshot"]["Images"][0]["Data"].as_str().expect("an image");
+    Ok(STANDARD.decode(data).expect("it is base64"))
 }
 
 async fn painted(rest: &LoggedIn, id: &str) -> Result<(), String> {
-    let picture = image::load_from_memory(&screenshot(rest, id).await).expect("it is an image").into_rgb8();
+    let picture = image::load_from_memory(&screenshot(rest, id).await?).expect("it is an image").into_rgb8();
     let colours: BTreeSet<_> = picture.pixels().map(|pixel| pixel.0).collect();
     if colours.len() > COLOURS { Ok(()) } else { Err(format!("{} colours", colours.len())) }
 }
@@ -157,7 +158,7 @@ async fn measure() -> Value {
     let mut shots = Vec::new();
     for session in many.iter().cycle().take(SCREENSHOTS) {
         let start = Instant::now();
-        screenshot(&rest, &session.id()).await;
+        screenshot(&rest, &session.id()).await.expect("a desktop that runs is seen");
         shots.push(milliseconds(start));
     }
     let (one, others) = many.split_first().expect("there are some");
