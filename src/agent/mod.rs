@@ -472,10 +472,11 @@ impl<B: Backend> Agent<B> {
         }
         facts.capacity = description.capacity.clone();
         if let Some(limit) = self.settings.max_virtual_sessions {
-            facts.capacity.max_virtual_sessions = limit;
+            facts.capacity.max_virtual_sessions = room::tighter(limit, facts.capacity.max_virtual_sessions);
         }
         if let Some(limit) = self.settings.max_concurrent_sessions_per_user {
-            facts.capacity.max_concurrent_sessions_per_user = limit;
+            let own = facts.capacity.max_concurrent_sessions_per_user;
+            facts.capacity.max_concurrent_sessions_per_user = room::tighter(limit, own);
         }
         facts.unhealthy.clone_from(&description.unhealthy);
         facts.description = description;

@@ -117,6 +117,11 @@ pub fn limits(server: &DcvServer, capacity: &Capacity) -> Limits {
     }
 }
 
+/// The smaller of two limits, of which a negative one is none.
+pub fn tighter(one: i32, other: i32) -> i32 {
+    if one < 0 || other < 0 { one.max(other).max(-1) } else { one.min(other) }
+}
+
 fn is_alive(session: &HostSession) -> bool {
     !matches!(session.phase, Phase::Ended(_))
 }
@@ -125,4 +130,18 @@ fn is_alive(session: &HostSession) -> bool {
 fn admits(selector: &LabelSelector, labels: Option<&BTreeMap<String, String>>) -> bool {
     let selector = Selector::try_from(selector.clone());
     labels.zip(selector.ok()).is_some_and(|(labels, selector)| selector.matches(labels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tighter_of_two_limits_counts_and_a_negative_one_is_none() {
+        for (one, other, expected) in
+            [(-1, -1, -1), (-1, 3, 3), (3, -1, 3), (2, 3, 2), (0, 3, 0), (0, -1, 0), (-7, -1, -1)]
+        {
+            assert_eq!(tighter(one, other), expected, "{one} and {other}");
+        }
+    }
 }

@@ -11,6 +11,7 @@ use kube::api::ObjectMeta;
 use kube::api::PostParams;
 
 use super::backend::Description;
+use super::backend::License;
 use super::check::Verdict;
 use super::decide::Plan;
 use super::room;
@@ -86,14 +87,17 @@ impl Facts {
             web_url_path: Some("/".into()),
             protocol: Protocol::Http,
         };
-        let endpoints = &self.description.endpoints;
-        let endpoints = if endpoints.is_empty() { vec![own.clone()] } else { endpoints.clone() };
+        let mut endpoints = self.description.endpoints.clone();
+        for endpoint in endpoints.iter_mut().filter(|endpoint| endpoint.ip_address.is_empty()) {
+            endpoint.ip_address.clone_from(&self.ip);
+        }
+        let endpoints = if endpoints.is_empty() { vec![own.clone()] } else { endpoints };
         let web = endpoints.iter().find(|endpoint| endpoint.protocol == Protocol::Http).unwrap_or(&own);
         SessionServer {
             ip: web.ip_address.clone(),
             port: web.port,
             web_url_path: web.web_url_path.clone().unwrap_or_else(|| "/".into()),
-            endpoints: endpoints.clone(),
+            endpoints,
         }
     }
 
@@ -200,12 +204,12 @@ fn conditions(
 ) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
     let generation = server.metadata.generation;
     let mut list = server.conditions().to_vec();
+    set(&mut list, license(&facts.description.license, now, generation));
     let mut say = |type_: ServerCondition, value, reason, message: &str| {
         set(&mut list, condition(type_, Some(value), reason, message, now, generation));
     };
     let drains = server.spec.placement == Some(Placement::Draining);
     say(ServerCondition::AgentConnected, true, Reason::LeaseRenewed, "");
-    say(ServerCondition::LicenseValid, true, Reason::NotRequired, "");
     say(ServerCondition::Draining, drains, if drains { Reason::DrainRequested } else { Reason::Running }, "");
     match facts.tags_fault.as_deref() {
         _ if !facts.has_tag_files => {}
@@ -235,6 +239,20 @@ fn conditions(
         }
     }
     list
+}
+
+fn license(
+    license: &License,
+    now: Timestamp,
+    generation: Option<i64>,
+) -> k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition {
+    let (value, reason, message) = match license {
+        License::NotRequired => (Some(true), Reason::NotRequired, ""),
+        License::Unknown => (None, Reason::Pending, "no session has told yet"),
+        License::Valid => (Some(true), Reason::Licensed, ""),
+        License::Faulty(message) => (Some(false), Reason::LicenseFault, message.as_str()),
+    };
+    condition(ServerCondition::LicenseValid, value, reason, message, now, generation)
 }
 
 /// Whether the difference is worth a write now. Availability, conditions and everything that seldom changes are written
@@ -399,6 +417,32 @@ mod tests {
         assert_eq!(name(&facts), "node7");
         facts.dns_name = Some("node7.example".into());
         assert_eq!(name(&facts), "node7.example");
+    }
+
+    #[test]
+    fn a_licence_is_told_of_as_far_as_it_is_known() {
+        let mut facts = facts();
+        for (license, value, reason) in [
+            (License::NotRequired, Some(true), Reason::NotRequired),
+            (License::Unknown, None, Reason::Pending),
+            (License::Valid, Some(true), Reason::Licensed),
+            (License::Faulty("no licenses".into()), Some(false), Reason::LicenseFault),
+        ] {
+            facts.description.license = license;
+            let server = written(&DcvServer::default(), &facts, 0);
+            assert!(is(server.conditions(), ServerCondition::LicenseValid, value, reason), "{reason:?}");
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_an_address_has_the_hosts() {
+        let mut facts = facts();
+        let endpoint =
+            |ip: &str, protocol| Endpoint { ip_address: ip.into(), port: 9000, web_url_path: None, protocol };
+        facts.description.endpoints = vec![endpoint("", Protocol::Http), endpoint("192.0.2.1", Protocol::Quic)];
+        let address = facts.address();
+        assert_eq!((address.ip.as_str(), address.port), ("10.0.0.1", 9000));
+        assert_eq!(address.endpoints, [endpoint("10.0.0.1", Protocol::Http), endpoint("192.0.2.1", Protocol::Quic)]);
     }
 
     #[test]

@@ -126,6 +126,10 @@ pub enum Reason {
     SetUpComplete,
     /// Something is missing on the host; the message says what, and how to mend it.
     SetUpIncomplete,
+    /// The desktop server's sessions have their licences.
+    Licensed,
+    /// A licence is missing or over; the message is the desktop server's.
+    LicenseFault,
     /// The administrator drains the server.
     DrainRequested,
     /// The client can log in.

@@ -137,7 +137,8 @@ pub struct Description {
     pub version: String,
     /// What the host can hold.
     pub capacity: Capacity,
-    /// Where clients reach sessions, when the desktop server itself listens; empty: the agent's own HTTPS server does.
+    /// Where clients reach sessions, when the desktop server itself listens; empty: the agent's own HTTPS server does. One
+    /// without an address has the host's.
     pub endpoints: Vec<Endpoint>,
     /// Facts that replace the ones read from the host the agent runs on; for hosts that are made up.
     pub host: Option<Host>,
@@ -147,6 +148,22 @@ pub struct Description {
     pub tags: std::collections::BTreeMap<String, String>,
     /// Why no session can be created now; absent: it can.
     pub unhealthy: Option<String>,
+    /// How it is with the desktop server's licence.
+    pub license: License,
+}
+
+/// What is known of a desktop server's licence.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum License {
+    /// It needs none.
+    #[default]
+    NotRequired,
+    /// Nothing has told yet.
+    Unknown,
+    /// Its sessions have theirs.
+    Valid,
+    /// What is wrong.
+    Faulty(String),
 }
 
 /// Format of a screenshot.

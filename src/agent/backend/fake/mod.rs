@@ -125,6 +125,7 @@ impl Backend for Fake {
             boot_id: Some(host.boot_id),
             tags: host.tags,
             unhealthy: host.unhealthy,
+            ..Description::default()
         })
     }
 
