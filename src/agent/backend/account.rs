@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Mutex;
 use std::time::Duration;
 use std::time::Instant;
@@ -13,13 +12,12 @@ use std::time::Instant;
 use regex::Regex;
 use serde::Deserialize;
 use serde::Serialize;
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
 
-/// Time a look-up may take; a directory service may be asked.
-const LIMIT: Duration = Duration::from_secs(20);
-/// Most that is read of an answer: an account in a few thousand groups.
-const ANSWER_BYTES_MAX: u64 = 256 << 10;
+use super::command::Commands;
+use super::command::Limits;
+
+/// What a look-up may take: a directory service may be asked, and an account be in a few thousand groups.
+const LIMITS: Limits = Limits { time: Duration::from_secs(20), answer_bytes: 256 << 10 };
 /// How long the groups of a person are taken as known.
 const GROUPS_KNOWN: Duration = Duration::from_mins(1);
 
@@ -67,7 +65,7 @@ pub(super) enum OwnerRefusal {
 /// Looks names up on the host.
 #[derive(Debug)]
 pub(super) struct Names {
-    prefix: Vec<String>,
+    commands: Commands,
     /// Per person the groups that were asked for, with the time.
     known: Mutex<HashMap<(String, String), (Instant, bool)>>,
 }
@@ -114,7 +112,7 @@ pub(super) fn check_account(account: &Account, min_uid: u32, agent_uid: u32) -> 
 impl Names {
     /// Looks names up through `prefix`, as in `chroot /host`.
     pub fn new(prefix: Vec<String>) -> Self {
-        Self { prefix, known: Mutex::default() }
+        Self { commands: Commands::new(prefix), known: Mutex::default() }
     }
 
     /// The account of this name; none if the host has none.
@@ -176,27 +174,13 @@ impl Names {
     /// First line of what `getent` finds; none when it says that there is no such entry.
     async fn getent(&self, database: &str, name: &str) -> Result<Option<String>, LookupError> {
         let failed = |reason: String| LookupError { name: name.to_owned(), reason };
-        let mut words = self.prefix.iter().map(String::as_str).chain(["getent", database, "--", name]);
-        let mut command = Command::new(words.next().unwrap_or("getent"));
-        command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-        let run = async {
-            let mut child = command.spawn()?;
-            let mut answer = Vec::new();
-            if let Some(stdout) = child.stdout.take() {
-                stdout.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
-            }
-            Ok::<_, std::io::Error>((child.wait().await?, answer))
-        };
-        let (status, answer) = match tokio::time::timeout(LIMIT, run).await {
-            Ok(Ok(done)) => done,
-            Ok(Err(error)) => return Err(failed(format!("getent could not be run: {error}"))),
-            Err(_) => return Err(failed(format!("getent did not answer within {} s", LIMIT.as_secs()))),
-        };
-        match status.code() {
-            Some(0) => Ok(String::from_utf8_lossy(&answer).lines().next().map(str::to_owned)),
+        let answer = self.commands.run(&["getent", database, "--", name], LIMITS).await;
+        let answer = answer.map_err(|error| failed(error.to_string()))?;
+        match answer.status.code() {
+            Some(0) => Ok(answer.text().lines().next().map(str::to_owned)),
             // Source: getent(1): "One or more supplied key could not be found in the database".
             Some(2) => Ok(None),
-            _ => Err(failed(format!("getent ended with {status}"))),
+            _ => Err(failed(format!("getent ended with {}", answer.status))),
         }
     }
 }
