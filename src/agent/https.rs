@@ -99,14 +99,18 @@ impl Identity {
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let text = make(names).map_err(io::Error::other).map_err(fault("make"))?;
-                keep(&path, &text).map_err(fault("keep"))?;
+                keep(&path, &text, 0o600).map_err(fault("keep"))?;
                 text
             }
             other => other.map_err(fault("read"))?,
         };
-        let certificate = CertificateDer::from_pem_slice(text.as_bytes())
-            .map_err(|error| io::Error::other(error.to_string()))
-            .map_err(fault("read"))?;
+        Self::parse(text).map_err(fault("read"))
+    }
+
+    /// The certificate and its key in one text; certificates that signed it may follow.
+    pub(super) fn parse(text: String) -> io::Result<Self> {
+        let certificate = CertificateDer::from_pem_slice(text.as_bytes());
+        let certificate = certificate.map_err(|error| io::Error::other(error.to_string()))?;
         let fingerprint = hex::encode(Sha256::digest(&certificate));
         Ok(Self { certificate: text.clone(), key: text, fingerprint })
     }
@@ -117,10 +121,11 @@ fn make(names: Vec<String>) -> Result<String, rcgen::Error> {
     Ok(format!("{}{}", cert.pem(), signing_key.serialize_pem()))
 }
 
-fn keep(path: &Path, text: &str) -> io::Result<()> {
+/// Writes a file of this mode, whole or not at all.
+pub(super) fn keep(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     let temporary = path.with_extension("new");
     let _ = fs::remove_file(&temporary);
-    let mut file = fs::File::options().write(true).create_new(true).mode(0o600).open(&temporary)?;
+    let mut file = fs::File::options().write(true).create_new(true).mode(mode).open(&temporary)?;
     file.write_all(text.as_bytes())?;
     file.sync_all()?;
     fs::rename(temporary, path)
@@ -136,6 +141,11 @@ pub async fn serve(
     routes: Router,
     view: Arc<dyn View>,
 ) -> Result<Serving, HttpsError> {
+    listen(address, identity, router(routes, view)).await
+}
+
+/// Starts to serve `app` and nothing else. Ends when the answer is dropped.
+pub(super) async fn listen(address: SocketAddr, identity: &Identity, app: Router) -> Result<Serving, HttpsError> {
     // The first caller in the process decides; later calls change nothing.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let fault = |source| HttpsError::Listen { address, source };
@@ -145,7 +155,7 @@ pub async fn serve(
     let tls = RustlsConfig::from_pem(identity.certificate.clone().into(), identity.key.clone().into());
     let mut server = axum_server::from_tcp_rustls(listener, tls.await.map_err(fault)?).map_err(fault)?;
     server.http_builder().http1().timer(hyper_util::rt::TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    let app = router(routes, view).into_make_service_with_connect_info::<SocketAddr>();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let task = tokio::spawn(async move { server.serve(app).await });
     Ok(Serving { address: bound, task })
 }

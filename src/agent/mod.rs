@@ -23,6 +23,7 @@ mod server;
 mod settings;
 pub mod tags;
 mod token_file;
+mod verifier;
 mod view;
 
 use std::collections::BTreeMap;
@@ -71,6 +72,7 @@ use server::Facts;
 pub use host::HostSettings;
 pub use lock::Lock;
 pub use settings::Settings;
+pub use settings::VerifierSettings;
 pub use view::Watched;
 
 /// Longest time the host may take to say what it runs, or what it is.
@@ -134,6 +136,10 @@ pub async fn run<B: Backend>(
     let backend = Arc::new(backend);
     let routes = backend.routes().merge(calls::router(backend.clone(), view.clone()));
     let serving = https::serve(listen, &identity, routes, view.clone()).await?;
+    let _verifying = match &settings.verifier {
+        Some(settings) => Some(verifier::serve(settings, view.clone()).await?),
+        None => None,
+    };
     facts.ip = own.to_string();
     facts.port = serving.address.port().into();
     facts.agent = crate::api::server::Agent {

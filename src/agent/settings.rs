@@ -43,8 +43,19 @@ pub struct Settings {
     pub create_timeout: Duration,
     /// How often facts of the host are read; they are never written more often than every 30 seconds.
     pub update_interval: Duration,
+    /// Where the host's desktop server asks whether tokens are good. Absent: it does not ask.
+    pub verifier: Option<VerifierSettings>,
     /// Where the time comes from.
     pub clock: Clock,
+}
+
+/// The listener of the host's desktop server.
+#[derive(Clone, Debug)]
+pub struct VerifierSettings {
+    /// Where it listens: on loopback.
+    pub address: SocketAddr,
+    /// Folder of its certificate, which outlives boots, and of `ca.pem`, the authority that signed it.
+    pub folder: PathBuf,
 }
 
 impl Settings {

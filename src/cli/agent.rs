@@ -22,7 +22,10 @@ use super::host::HostArgs;
 use super::host::LogFileArgs;
 use crate::agent;
 use crate::agent::Settings;
+use crate::agent::VerifierSettings;
 use crate::agent::Watched;
+use crate::agent::backend::dcv::DcvBackend;
+use crate::agent::backend::dcv::DcvSettings;
 use crate::agent::backend::fake::Fake;
 use crate::agent::backend::owner_pattern;
 use crate::agent::backend::vnc::VncBackend;
@@ -37,7 +40,7 @@ use crate::telemetry::LogFiles;
 const KUBECONFIG_EXTENSION: &str = "kubeconfig";
 /// The most servers of one process: each has connections of its own.
 const MAX_SERVERS: usize = 100;
-/// How much longer than the vnc backend the agent waits, so that the backend's own words are heard.
+/// How much longer than the backend the agent waits, so that the backend's own words are heard.
 const BACKEND_SLACK: Duration = Duration::from_secs(5);
 /// How often it is looked whether every agent has made its first pass.
 const READY_POLL: Duration = Duration::from_millis(250);
@@ -103,7 +106,7 @@ pub struct AgentArgs {
     /// How often the host's facts are read, in seconds
     #[arg(long, env = "DCV_BROKER_UPDATE_INTERVAL", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=120))]
     broker_update_interval: u64,
-    /// Words before commands that look up names, such as `chroot /host`
+    /// Words before commands of the host (for names, and with dcv all others), such as `chroot /host`
     #[arg(
         long,
         env = "DCV_HOST_COMMAND_PREFIX",
@@ -112,6 +115,27 @@ pub struct AgentArgs {
         hide_default_value = true
     )]
     host_command_prefix: String,
+    /// Where the host's DCV server asks whether a connection token is good: on loopback, below 1024 (dcv only)
+    #[arg(long, env = "DCV_VERIFIER_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:945")]
+    verifier_address: SocketAddr,
+    /// Folder of the verifier's certificate and of `ca.pem`, which the DCV server's `ca-file` names; kept over boots (dcv only)
+    #[arg(long, env = "DCV_VERIFIER_FOLDER", value_name = "DIR", default_value = "/var/lib/dcv-operator/verifier")]
+    verifier_folder: PathBuf,
+    /// The DCV server's command, on the host (dcv only)
+    #[arg(long, env = "DCV_DCV_COMMAND", value_name = "PROGRAM", default_value = "dcv")]
+    dcv_command: String,
+    /// The DCV server's configuration, on the host (dcv only)
+    #[arg(long, env = "DCV_DCV_CONF", value_name = "FILE", default_value = "/etc/dcv/dcv.conf")]
+    dcv_conf: PathBuf,
+    /// Folder on the host for permissions files and autorun programs; not on a file system mounted noexec (dcv only)
+    #[arg(long, env = "DCV_DCV_FILES_FOLDER", value_name = "DIR", default_value = "/var/lib/dcv-operator/dcv")]
+    dcv_files_folder: PathBuf,
+    /// How often the DCV server is asked for what changed by itself, in seconds (dcv only)
+    #[arg(long, env = "DCV_DCV_POLL_SECONDS", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=60))]
+    dcv_poll_seconds: u64,
+    /// Creates sessions without the DCV server's login monitor (dcv only)
+    #[arg(long, env = "DCV_DISABLE_LOGIN_MONITOR")]
+    disable_login_monitor: bool,
     /// How the host is read.
     #[command(flatten)]
     host: HostArgs,
@@ -125,6 +149,8 @@ pub struct AgentArgs {
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 enum BackendName {
+    /// Sessions of an installed Amazon DCV server
+    Dcv,
     /// Desktops of an X server, served to browsers by the agent
     Vnc,
     /// Made-up hosts, for tests
@@ -174,6 +200,10 @@ impl AgentArgs {
         let client = cluster::client(names::AGENT, settings.kubeconfig.as_deref()).await?;
         let lock = agent::acquire_lock(&settings).await?;
         match self.backend {
+            BackendName::Dcv => {
+                let backend = DcvBackend::open(self.dcv_settings()).await?;
+                agent::run(settings, client, backend, view, lock).await?;
+            }
             BackendName::Fake => {
                 let socket = self.fake_host.context("--fake-host is missing")?;
                 let backend = Fake::new(&socket, &settings.server_name);
@@ -220,6 +250,8 @@ impl AgentArgs {
             owner_pattern: self.owner_pattern.clone(),
             create_timeout: if is_fake { timeout } else { timeout + BACKEND_SLACK },
             update_interval: Duration::from_secs(self.broker_update_interval),
+            verifier: (self.backend == BackendName::Dcv)
+                .then(|| VerifierSettings { address: self.verifier_address, folder: self.verifier_folder.clone() }),
             clock: Timestamp::now,
         }
     }
@@ -236,7 +268,7 @@ impl AgentArgs {
     /// What the host's set-up is looked at for.
     fn check_source(&self) -> check::Source {
         check::Source {
-            kind: check::Kind::Vnc,
+            kind: if self.backend == BackendName::Dcv { check::Kind::Dcv } else { check::Kind::Vnc },
             host_root: self.host.host_root.clone(),
             own_root: "/".into(),
             init_folder: self.init_folder.clone(),
@@ -244,7 +276,28 @@ impl AgentArgs {
             tags_folder: self.tags_folder.clone(),
             state_folder: self.state_folder.clone(),
             log_directory: self.log_files.log_directory.clone(),
-            verifier_authority: check::VERIFIER_AUTHORITY.into(),
+            verifier_authority: self.verifier_folder.join("ca.pem"),
+        }
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "as above")]
+    fn dcv_settings(&self) -> DcvSettings {
+        let defaults = DcvSettings::new(self.command_prefix(), Timestamp::now);
+        let is_root_given = self.host.host_root != Path::new("/");
+        DcvSettings {
+            host_root: if is_root_given { self.host.host_root.clone() } else { defaults.host_root.clone() },
+            state_folder: self.state_folder.clone(),
+            files_folder: self.dcv_files_folder.clone(),
+            command: self.dcv_command.clone(),
+            configuration: self.dcv_conf.clone(),
+            init_folder: self.init_folder.clone(),
+            autorun_folder: self.autorun_folder.clone(),
+            min_uid: self.min_uid,
+            owner_pattern: self.owner_pattern.clone(),
+            disables_login_monitor: self.disable_login_monitor,
+            create_timeout: Duration::from_secs(self.create_timeout_seconds),
+            poll_interval: Duration::from_secs(self.dcv_poll_seconds),
+            ..defaults
         }
     }
 
@@ -309,6 +362,13 @@ mod tests {
         let fake = settings(&["--backend", "fake", "--fake-host", "s", "--server-name", "host-1"]);
         assert_eq!((fake.max_virtual_sessions, fake.max_concurrent_sessions_per_user), (None, None));
         assert_eq!(fake.tags_folder, None);
+    }
+
+    #[test]
+    fn only_a_dcv_server_asks_a_verifier() {
+        let dcv = settings(&["--backend", "dcv", "--server-name", "host-1"]);
+        assert_eq!(dcv.verifier.unwrap().address, "127.0.0.1:945".parse().unwrap());
+        assert!(settings(&["--backend", "vnc", "--server-name", "host-1"]).verifier.is_none());
     }
 
     #[test]

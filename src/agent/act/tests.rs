@@ -86,6 +86,7 @@ fn settings() -> Arc<Settings> {
         owner_pattern: None,
         create_timeout: Duration::from_millis(100),
         update_interval: Duration::from_secs(30),
+        verifier: None,
         clock: mock::clock,
     })
 }

@@ -20,9 +20,6 @@ use tokio::task::JoinSet;
 pub use read::SetUp;
 pub use read::read;
 
-/// File with the authority of the agent's verifier.
-pub const VERIFIER_AUTHORITY: &str = "/var/lib/dcv-operator/verifier/ca.pem";
-
 /// How often a running agent looks.
 const LOOK: Duration = Duration::from_mins(5);
 /// The finding about tag files.
