@@ -8,6 +8,7 @@ pub mod audit;
 pub mod browser;
 pub mod clients;
 pub mod contract;
+pub mod dcv_host;
 pub mod fake_host;
 pub mod host;
 pub mod rest;
