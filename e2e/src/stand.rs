@@ -32,6 +32,7 @@ use tokio::sync::Mutex;
 use tokio::sync::MutexGuard;
 
 use crate::audit::Audit;
+use crate::dcv_host::DcvServerDouble;
 use crate::eventually;
 use crate::fake_host::FakeHost;
 use crate::rest::Rest;
@@ -42,6 +43,7 @@ use crate::unique;
 
 /// Whether each stand is up; a test that has it holds the lock.
 static VNC: Mutex<bool> = Mutex::const_new(false);
+static DCV: Mutex<bool> = Mutex::const_new(false);
 static FAKE: Mutex<bool> = Mutex::const_new(false);
 static FLEET: Mutex<bool> = Mutex::const_new(false);
 static BENCH: Mutex<bool> = Mutex::const_new(false);
@@ -66,6 +68,11 @@ impl Stand {
     /// One server with real desktops, one broker that keeps deleted sessions for the documented hour.
     pub async fn vnc() -> Self {
         Self::up("e2e-vnc", &["--backend", "vnc"], &VNC).await
+    }
+
+    /// One server whose sessions a double of a DCV server holds.
+    pub async fn dcv() -> Self {
+        Self::up("e2e-dcv", &["--backend", "dcv"], &DCV).await
     }
 
     /// Twenty made-up servers, two brokers that forget deleted sessions at once.
@@ -176,6 +183,12 @@ impl Stand {
         FakeHost::new(&self.folder().join("fake-host-1.sock"))
     }
 
+    /// The double of the DCV server number `number`.
+    pub fn dcv_server(&self, number: usize) -> DcvServerDouble {
+        let host = Path::new("/var/lib/dcv-operator/dev").join(self.name);
+        DcvServerDouble::new(host.join(format!("server-{number}")))
+    }
+
     /// What the API server writes down of requests.
     pub fn audit(&self) -> Audit {
         Audit::new(self.folder().join("cluster/audit.log"))
@@ -261,6 +274,9 @@ impl Stand {
         .await;
         if self.args.iter().any(|arg| arg == "fake") {
             self.fake_host().clear().await;
+        }
+        if self.args.iter().any(|arg| arg == "dcv") {
+            self.dcv_server(1).clear();
         }
     }
 
