@@ -48,7 +48,7 @@ pub(super) struct LookupError {
 
 /// Why an account may not own a session here. The texts are shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum OwnerRefusal {
+pub(in crate::agent) enum OwnerRefusal {
     /// The documented words.
     #[error("Specified user is not a local user: {0}")]
     Unknown(String),
@@ -86,7 +86,7 @@ pub fn owner_pattern(text: &str) -> Result<Regex, regex::Error> {
 }
 
 /// Checks what is known without asking the host.
-pub(super) fn check_name(name: &str, pattern: Option<&Regex>) -> Result<(), OwnerRefusal> {
+pub(in crate::agent) fn check_name(name: &str, pattern: Option<&Regex>) -> Result<(), OwnerRefusal> {
     if !is_plain(name) {
         return Err(OwnerRefusal::Malformed(name.to_owned()));
     }
@@ -117,6 +117,10 @@ impl Names {
 
     /// The account of this name; none if the host has none.
     pub async fn account(&self, name: &str) -> Result<Option<Account>, LookupError> {
+        // Whoever forgot to check it: no command ever sees such a name.
+        if !is_plain(name) {
+            return Ok(None);
+        }
         let Some(line) = self.getent("passwd", name).await? else { return Ok(None) };
         let Some(mut account) = parse_passwd(&line) else {
             return Err(LookupError { name: name.to_owned(), reason: "the answer is not a passwd line".into() });
@@ -240,6 +244,19 @@ mod tests {
         assert_eq!(names.account("nobody-here").await.unwrap(), None);
         assert_eq!(names.account("1001").await.unwrap(), None, "a uid is no name");
         assert!(names.account("broken").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn what_is_no_name_is_given_to_no_command() {
+        let (folder, names) = names(r#"echo "$*" >> "$0.asked"; exit 2"#);
+        for name in ["", "-x", "--service=files", "a\nb", "a\u{1b}[2J"] {
+            assert_eq!(names.account(name).await.unwrap(), None, "{name:?}");
+            assert!(!names.is_in_group(name, "staff").await && !names.is_in_group("ann", name).await, "{name:?}");
+        }
+        let asked = folder.path().join("prefix.asked");
+        assert!(!asked.exists(), "{}", std::fs::read_to_string(&asked).unwrap_or_default());
+        assert_eq!(names.account("ann; rm").await.unwrap(), None, "one word, whatever is in it");
+        assert_eq!(std::fs::read_to_string(&asked).unwrap(), "passwd -- ann; rm\n");
     }
 
     #[tokio::test]

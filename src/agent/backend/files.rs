@@ -1,18 +1,37 @@
 //! Files of the host that a session names: which ones its owner may have started, and where his storage is.
 //!
 //! Looks at files, changes nothing.
+//!
+//! A program is opened once, by the kernel's own rule that nothing may lead out of the folder, and all that is asked of it
+//! is asked of what was opened: there is no moment between two looks in which a link could be put in the way, and what is
+//! outside, and whether it exists, is never found out. It is started by its path, without links, as the owner. Whoever can
+//! put something else there by then could have put it there before: he may write below the folder, and what he starts
+//! he starts with rights that are no more than the owner's. By its descriptor it is not started, as a script would not
+//! know its own name and place any more.
 
 use std::fs;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Component;
 use std::path::Path;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::fcntl::OpenHow;
+use nix::fcntl::ResolveFlag;
+use nix::fcntl::open;
+use nix::fcntl::openat;
+use nix::fcntl::openat2;
+use nix::sys::stat::Mode;
+
 use super::account::Account;
 
 /// Why a file that a session names is not used. Shown to people.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum FileRefusal {
+pub(in crate::agent) enum FileRefusal {
     #[error("{what} {path:?} must be a relative path without ..")]
     Escapes { what: &'static str, path: String },
     #[error("{what} {path:?} leads out of its folder by a link")]
@@ -25,6 +44,17 @@ pub(super) enum FileRefusal {
     StorageRoot(String),
 }
 
+/// The path below a folder that a session means, if it is one on any host.
+pub(in crate::agent) fn relative<'a>(path: &'a str, what: &'static str) -> Result<&'a Path, FileRefusal> {
+    // The deprecated InitFilePath may start with a slash and is below the folder all the same.
+    let relative = Path::new(path.trim_start_matches('/'));
+    let plain = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
+    if !plain || relative.as_os_str().is_empty() || path.contains('\0') {
+        return Err(FileRefusal::Escapes { what, path: path.to_owned() });
+    }
+    Ok(relative)
+}
+
 /// The program at `path` below `folder`, links resolved, if it is below it for good and `account` may execute it.
 pub(super) fn program_below(
     folder: &Path,
@@ -32,24 +62,62 @@ pub(super) fn program_below(
     what: &'static str,
     account: &Account,
 ) -> Result<String, FileRefusal> {
+    let relative = relative(path, what)?;
     let name = || path.to_owned();
-    // The deprecated InitFilePath may start with a slash and is below the folder all the same.
-    let relative = Path::new(path.trim_start_matches('/'));
-    let plain = relative.components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir));
-    if !plain || relative.as_os_str().is_empty() || path.contains('\0') {
-        return Err(FileRefusal::Escapes { what, path: name() });
-    }
-    let missing = |_| FileRefusal::Missing { what, path: name() };
-    let folder = fs::canonicalize(folder).map_err(missing)?;
-    let program = fs::canonicalize(folder.join(relative)).map_err(missing)?;
-    if !program.starts_with(&folder) {
-        return Err(FileRefusal::LinksOut { what, path: name() });
-    }
-    let refused = || FileRefusal::NotExecutable { what, path: name(), owner: account.name.clone() };
-    if !fs::metadata(&program).is_ok_and(|file| file.is_file() && may_execute(&file, account)) {
+    let not_opened = |errno| match errno {
+        Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG => FileRefusal::Missing { what, path: name() },
+        Errno::EXDEV | Errno::ELOOP => FileRefusal::LinksOut { what, path: name() },
+        _ => FileRefusal::NotExecutable { what, path: name(), owner: account.name.clone() },
+    };
+    let refused = || not_opened(Errno::EACCES);
+    let folder = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let folder = folder.map_err(not_opened)?;
+    let file = File::from(open_below(&folder, relative).map_err(not_opened)?);
+    if !file.metadata().is_ok_and(|facts| facts.is_file() && may_execute(&facts, account)) {
         return Err(refused());
     }
+    let program = place(&file).ok_or_else(refused)?;
+    // Moved away in this moment, folder and all.
+    if !place(&folder).is_some_and(|folder| program.starts_with(folder)) {
+        return Err(not_opened(Errno::EXDEV));
+    }
     program.into_os_string().into_string().map_err(|_| refused())
+}
+
+/// Opens what is at `path` below `folder` and nowhere else, for looking at it.
+fn open_below(folder: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    loop {
+        match openat2(folder, path, how) {
+            // Something above it is being renamed: the kernel cannot say.
+            Err(Errno::EAGAIN) => {}
+            // Kernels before 5.6, and containers whose filter does not know the call.
+            Err(Errno::ENOSYS | Errno::EPERM) => return open_without_links(folder, path),
+            other => return other,
+        }
+    }
+}
+
+/// The same, step by step and without any link.
+fn open_without_links(folder: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    let mut at = folder.try_clone().map_err(|_| Errno::EMFILE)?;
+    for part in path.components().filter(|part| matches!(part, Component::Normal(_))) {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let next = openat(&at, part.as_os_str(), flags, Mode::empty())?;
+        let next = File::from(next);
+        if next.metadata().is_ok_and(|facts| facts.is_symlink()) {
+            return Err(Errno::ELOOP);
+        }
+        at = next.into();
+    }
+    Ok(at)
+}
+
+/// Where something that is open is.
+fn place(open: &impl AsRawFd) -> Option<PathBuf> {
+    fs::read_link(format!("/proc/self/fd/{}", open.as_raw_fd())).ok()
 }
 
 fn may_execute(file: &fs::Metadata, account: &Account) -> bool {
@@ -65,7 +133,7 @@ fn may_execute(file: &fs::Metadata, account: &Account) -> bool {
 }
 
 /// The folder that `text` of a session means, `%home%` replaced.
-pub(super) fn storage_root(text: &str, home: &Path) -> Result<PathBuf, FileRefusal> {
+pub(in crate::agent) fn storage_root(text: &str, home: &Path) -> Result<PathBuf, FileRefusal> {
     let path = PathBuf::from(text.replace("%home%", &home.to_string_lossy()));
     if path.is_absolute() && !text.contains('\0') { Ok(path) } else { Err(FileRefusal::StorageRoot(text.to_owned())) }
 }
@@ -74,6 +142,9 @@ pub(super) fn storage_root(text: &str, home: &Path) -> Result<PathBuf, FileRefus
 mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::Ordering;
+    use std::thread;
 
     use super::*;
 
@@ -106,6 +177,10 @@ mod tests {
         symlink("../outside.sh", init.join("link.sh")).unwrap();
         symlink("script.sh", init.join("inner.sh")).unwrap();
         symlink("../..", init.join("up")).unwrap();
+        symlink("/etc/hostname", init.join("absolute")).unwrap();
+        symlink("/proc/self/exe", init.join("magic")).unwrap();
+        symlink("round", init.join("round")).unwrap();
+        symlink("../nowhere", init.join("dangling")).unwrap();
         let check = |path: &str| program_below(&init, path, "initFile", &account("ann"));
         let real = fs::canonicalize(&init).unwrap();
         for (path, target) in [
@@ -124,12 +199,63 @@ mod tests {
             ("absent.sh", "initFile \"absent.sh\" does not exist on this host"),
             ("link.sh", "initFile \"link.sh\" leads out of its folder by a link"),
             ("up", "initFile \"up\" leads out of its folder by a link"),
+            ("up/outside.sh", "initFile \"up/outside.sh\" leads out of its folder by a link"),
+            ("absolute", "initFile \"absolute\" leads out of its folder by a link"),
+            ("magic", "initFile \"magic\" leads out of its folder by a link"),
+            ("round", "initFile \"round\" leads out of its folder by a link"),
+            // Whether there is something outside is not told.
+            ("dangling", "initFile \"dangling\" leads out of its folder by a link"),
+            ("script.sh/x", "initFile \"script.sh/x\" does not exist on this host"),
             ("plain.txt", "initFile \"plain.txt\" is not a file that ann may execute"),
             ("roots.sh", "initFile \"roots.sh\" is not a file that ann may execute"),
             ("dcv", "initFile \"dcv\" is not a file that ann may execute"),
         ] {
             assert_eq!(check(path).unwrap_err().to_string(), expected, "{path}");
         }
+    }
+
+    /// Somebody who may write below the folder changes a link all the time: what is found is inside, or nothing is.
+    #[test]
+    fn a_link_that_is_changed_while_it_is_looked_at_never_leads_out() {
+        let host = tempfile::tempdir().unwrap();
+        let init = host.path().join("init");
+        file(&init.join("in/script.sh"), 0o755);
+        file(&host.path().join("out/script.sh"), 0o755);
+        symlink("in", init.join("inside")).unwrap();
+        symlink("../out", init.join("outside")).unwrap();
+        let real = fs::canonicalize(init.join("in/script.sh")).unwrap();
+        let stop = AtomicBool::new(false);
+        let found = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    for target in ["in", "../out"] {
+                        symlink(target, init.join("next")).unwrap();
+                        fs::rename(init.join("next"), init.join("link")).unwrap();
+                    }
+                }
+            });
+            let found = (0..20_000)
+                .map(|_| program_below(&init, "link/script.sh", "initFile", &account("ann")))
+                .collect::<Vec<_>>();
+            stop.store(true, Ordering::Relaxed);
+            found
+        });
+        let inside = found.iter().flatten().inspect(|path| assert_eq!(Path::new(path), real)).count();
+        assert!(inside > 0 && inside < found.len(), "both were seen: {inside} of {}", found.len());
+    }
+
+    #[test]
+    fn without_help_of_the_kernel_no_link_is_followed() {
+        let host = tempfile::tempdir().unwrap();
+        file(&host.path().join("dcv/script.sh"), 0o755);
+        symlink("dcv", host.path().join("link")).unwrap();
+        symlink("script.sh", host.path().join("dcv/inner.sh")).unwrap();
+        let folder = open(host.path(), OFlag::O_PATH, Mode::empty()).unwrap();
+        let opened = |path: &str| open_without_links(&folder, Path::new(path)).map(|file| place(&file).unwrap());
+        assert_eq!(opened("./dcv/script.sh"), Ok(fs::canonicalize(host.path().join("dcv/script.sh")).unwrap()));
+        assert_eq!(opened("link/script.sh"), Err(Errno::ELOOP));
+        assert_eq!(opened("dcv/inner.sh"), Err(Errno::ELOOP));
+        assert_eq!(opened("dcv/absent.sh"), Err(Errno::ENOENT));
     }
 
     #[test]
