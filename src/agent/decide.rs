@@ -30,11 +30,9 @@ use crate::api::DcvSession;
 use crate::api::DcvSessionStatus;
 use crate::api::conditions;
 use crate::api::conditions::Reason;
-use crate::api::conditions::ServerCondition;
 use crate::api::conditions::SessionCondition;
 use crate::api::server::Capacity;
 use crate::api::server::OtherSession;
-use crate::api::server::Placement;
 use crate::api::session::RestartPolicy;
 use crate::api::session::SessionServer;
 use crate::api::session::SessionState;
@@ -392,22 +390,16 @@ impl<'a> Pass<'a> {
 
     /// The time limit that has passed, if one has; else notes when the next one will.
     fn expiry(&mut self, session: &DcvSession, instance: Option<&HostSession>) -> Option<String> {
-        let created = report::created_time(session.conditions())?;
-        let after = |start: Timestamp, seconds: i32| start + SignedDuration::from_secs(seconds.into());
+        session.created_time()?;
         let status = session.status.as_ref();
         let connections = instance
             .map_or_else(|| status.and_then(|status| status.num_of_connections), |i| Some(i.num_of_connections));
         let left = instance
             .and_then(|instance| instance.last_disconnection_time)
-            .or_else(|| status.and_then(|status| status.last_disconnection_time.as_ref().map(|time| time.0)))
-            .filter(|_| connections.unwrap_or(0) == 0);
-        let limits = [
-            session.spec.max_duration_seconds.map(|limit| (after(created, limit), "it reached its longest duration")),
-            left.zip(session.spec.disconnect_timeout_seconds)
-                .map(|(left, limit)| (after(left, limit), "nobody was connected for its longest time")),
-            self.world.drain_time().map(|time| (time, "its server is drained")),
-        ];
-        let (time, text) = limits.into_iter().flatten().min()?;
+            .or_else(|| status.and_then(|status| status.last_disconnection_time.as_ref().map(|time| time.0)));
+        let drained = self.world.server.drain_end(self.world.now).map(|time| (time, "its server is drained"));
+        let limits = session.time_limits(connections.unwrap_or(0), left);
+        let (time, text) = limits.into_iter().chain(drained).min()?;
         if time <= self.world.now {
             return Some(format!("the session was closed: {text}"));
         }
@@ -512,18 +504,6 @@ impl World<'_> {
     fn rebooted(&self) -> bool {
         let told = self.server.status.as_ref().map_or("", |status| status.boot_id.as_str());
         !told.is_empty() && told != self.me.boot_id
-    }
-
-    /// When draining ends the sessions.
-    fn drain_time(&self) -> Option<Timestamp> {
-        let grace = self.server.spec.drain_grace_seconds?;
-        if self.server.spec.placement != Some(Placement::Draining) {
-            return None;
-        }
-        let since = conditions::find(self.server.conditions(), ServerCondition::Draining)
-            .filter(|condition| condition.status == "True")
-            .map_or(self.now, |condition| condition.last_transition_time.0);
-        Some(since + SignedDuration::from_secs(grace.into()))
     }
 
     fn order(&self, session: &DcvSession) -> Order {

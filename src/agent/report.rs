@@ -4,7 +4,6 @@
 
 use jiff::SignedDuration;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::backend::CreateError;
@@ -116,12 +115,6 @@ pub fn deleting(session: &DcvSession, message: &str, now: Timestamp) -> DcvSessi
     say(SessionCondition::Ready, false);
     say(SessionCondition::Reconciling, true);
     status
-}
-
-/// Since when the session has been accepting clients on this bind, whatever became of its server meanwhile.
-pub fn created_time(conditions: &[Condition]) -> Option<Timestamp> {
-    let created = crate::api::conditions::find(conditions, SessionCondition::Created)?;
-    (created.status == "True").then_some(created.last_transition_time.0)
 }
 
 /// The API server keeps whole seconds; comparing finer ones would find a difference for ever.

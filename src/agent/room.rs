@@ -73,6 +73,9 @@ impl Room {
         if !world.server.is_open() {
             return Some("the server is closed".to_owned());
         }
+        if world.server.is_cordoned() {
+            return Some("the server's Node is cordoned".to_owned());
+        }
         if let Some(selector) = &world.server.spec.allowed_namespaces {
             let namespace = session.namespace().unwrap_or_default();
             if !admits(selector, world.namespaces.get(&namespace)) {

@@ -184,7 +184,7 @@ fn unavailability(
         SessionType::Console => consoles > 0,
         SessionType::Virtual => capacity.max_virtual_sessions >= 0 && virtuals >= capacity.max_virtual_sessions,
     };
-    if !server.is_open() {
+    if !server.is_open() || server.is_cordoned() {
         Some(UnavailabilityReason::ServerClosed)
     } else if facts.unhealthy.is_some() {
         Some(UnavailabilityReason::UnhealthyDcvServer)
@@ -372,6 +372,9 @@ mod tests {
         facts.unhealthy = Some("no answer".into());
         assert_eq!(reason(&server, &facts, 2), Some(UnavailabilityReason::UnhealthyDcvServer));
         server.spec.placement = Some(Placement::Closed);
+        assert_eq!(reason(&server, &facts, 2), Some(UnavailabilityReason::ServerClosed));
+        server.spec.placement = None;
+        server.metadata.labels = Some([(names::CORDONED.to_owned(), String::new())].into());
         assert_eq!(reason(&server, &facts, 2), Some(UnavailabilityReason::ServerClosed));
     }
 

@@ -46,5 +46,7 @@ pub const REQUEST_DIGEST: &str = "dcv-operator.io/request-digest";
 pub const OWNER_PATTERN: &str = "dcv-operator.io/owner-pattern";
 /// Annotation of a custom resource definition: `"true"` lets it be deleted, with every object of its kind.
 pub const ALLOW_DELETION: &str = "dcv-operator.io/allow-deletion";
+/// Label of a server whose Node is cordoned, by the controller: it takes no sessions.
+pub const CORDONED: &str = "dcv-operator.io/cordoned";
 /// Annotation of a Node's server: the boot id that was seen last. Labels of servers are copies of the Node's.
 pub const NODE_LABEL_PREFIX: &str = "dcv-operator.io/";

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use jiff::SignedDuration;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -12,6 +14,7 @@ use serde::Serialize;
 
 use super::conditions;
 use super::conditions::ServerCondition;
+use super::names;
 use super::schema;
 use super::session::SessionType;
 
@@ -489,9 +492,27 @@ pub struct Agent {
 }
 
 impl DcvServer {
-    /// Whether the administrator lets it take sessions.
+    /// Whether the administrator lets it take sessions. Its Node may be cordoned all the same.
     pub fn is_open(&self) -> bool {
         matches!(self.spec.placement, None | Some(Placement::Open))
+    }
+
+    /// Whether its Node is cordoned, as the controller has noted on it.
+    pub fn is_cordoned(&self) -> bool {
+        self.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(names::CORDONED))
+    }
+
+    /// When draining ends the sessions on it; `None`: never, or it is not being drained. Until its agent has noted the
+    /// start, draining starts now.
+    pub fn drain_end(&self, now: Timestamp) -> Option<Timestamp> {
+        let grace = self.spec.drain_grace_seconds?;
+        if self.spec.placement != Some(Placement::Draining) {
+            return None;
+        }
+        let since = conditions::find(self.conditions(), ServerCondition::Draining)
+            .filter(|condition| condition.status == "True")
+            .map_or(now, |condition| condition.last_transition_time.0);
+        Some(since + SignedDuration::from_secs(grace.into()))
     }
 
     /// Conditions of the status, none without a status.

@@ -2,6 +2,8 @@
 //!
 //! Shapes and accessors only. Who may write which part, and when, is said at each type.
 
+use jiff::SignedDuration;
+use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -524,6 +526,23 @@ impl DcvSession {
     /// also when its server cannot be reached by us: the desktop may well be.
     pub fn is_open(&self) -> bool {
         conditions::is_true(self.conditions(), SessionCondition::Created) && !self.is_closing() && !self.is_finished()
+    }
+
+    /// Since when it has been accepting clients on this bind, whatever became of its server meanwhile.
+    pub fn created_time(&self) -> Option<Timestamp> {
+        let created = conditions::find(self.conditions(), SessionCondition::Created)?;
+        (created.status == "True").then_some(created.last_transition_time.0)
+    }
+
+    /// When limits of its spec end it, and what is said then, while it runs with so many clients of which the last left
+    /// then.
+    pub fn time_limits(&self, connections: i32, left: Option<Timestamp>) -> Vec<(Timestamp, &'static str)> {
+        let after = |start: Timestamp, seconds: i32| start + SignedDuration::from_secs(seconds.into());
+        let longest = self.created_time().zip(self.spec.max_duration_seconds);
+        let alone = left.filter(|_| connections == 0).zip(self.spec.disconnect_timeout_seconds);
+        let longest = longest.map(|(created, limit)| (after(created, limit), "it reached its longest duration"));
+        let alone = alone.map(|(left, limit)| (after(left, limit), "nobody was connected for its longest time"));
+        longest.into_iter().chain(alone).collect()
     }
 
     /// Whether our finalizer still holds the object.

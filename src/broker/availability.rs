@@ -72,7 +72,7 @@ pub fn availability(server: &DcvServer, load: &Load) -> (Availability, Option<Un
     let reason = [
         reported,
         server.is_silent().then_some(UnreachableAgent),
-        (!server.is_open()).then_some(ServerClosed),
+        (!server.is_open() || server.is_cordoned()).then_some(ServerClosed),
         is_full.then_some(ServerFull),
     ]
     .into_iter()

@@ -215,7 +215,7 @@ impl Promises {
     pub fn see_servers<'a>(&self, servers: impl Iterator<Item = &'a DcvServer>, exists: impl Fn(&str) -> bool) {
         let ledger = &mut locked(&self.0).ledger;
         servers.for_each(|server| {
-            ledger.set_server(Candidate::of(server, !server.is_silent(), false, NewServers::Open));
+            ledger.set_server(Candidate::of(server, !server.is_silent(), server.is_cordoned(), NewServers::Open));
         });
         ledger.retain_servers(exists);
     }

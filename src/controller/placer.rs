@@ -177,7 +177,9 @@ impl Placer {
         let name = server.name_any();
         let reachable = self.context.liveness.lapse(&name).is_none();
         let node = self.context.caches.nodes.find("", &name);
-        let cordoned = node.and_then(|node| node.spec.as_ref()?.unschedulable).unwrap_or(false);
+        let is_cordoned = |node: &Node| node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));
+        // Where there is no Node the label is an administrator's.
+        let cordoned = node.map_or_else(|| server.is_cordoned(), |node| is_cordoned(&node));
         let candidate = Candidate::of(server, reachable, cordoned, self.context.settings.new_servers);
         let others = server.status.as_ref().map_or(&[][..], |status| &status.other_sessions);
         self.placing.set_server(candidate, others, self.now());

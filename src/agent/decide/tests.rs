@@ -11,7 +11,9 @@ use crate::agent::ledger::Creating;
 use crate::agent::ledger::Permissions;
 use crate::agent::ledger::Refusal;
 use crate::agent::mock;
+use crate::api::names;
 use crate::api::server::Limits;
+use crate::api::server::Placement;
 use crate::api::session::SessionType;
 
 const NOW: i64 = 1_800_000_000;
@@ -365,6 +367,9 @@ fn what_administrators_changed_since_the_bind_counts() {
         assert_eq!(refusal(&setting), "the server is closed");
     }
     setting.server.spec.placement = Some(Placement::Open);
+    setting.server.metadata.labels = Some([(names::CORDONED.to_owned(), String::new())].into());
+    assert_eq!(refusal(&setting), "the server's Node is cordoned");
+    setting.server.metadata.labels = None;
     setting.server.spec.allowed_namespaces =
         Some(serde_json::from_value(json!({"matchLabels": {"team": "render"}})).unwrap());
     let plan = setting.decide();

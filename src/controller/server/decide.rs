@@ -15,6 +15,7 @@ use crate::api::DcvServerStatus;
 use crate::api::conditions;
 use crate::api::conditions::Reason;
 use crate::api::conditions::ServerCondition;
+use crate::api::names;
 use crate::api::server::Availability;
 use crate::api::server::UnavailabilityReason;
 
@@ -35,6 +36,8 @@ pub struct World {
     pub silent_since: Option<Timestamp>,
     /// Labels of the Node of the same name, if there is one.
     pub node_labels: Option<BTreeMap<String, String>>,
+    /// Whether that Node is cordoned.
+    pub node_cordoned: bool,
     /// Which of them are copied.
     pub copied: Vec<LabelRule>,
     /// Whether a session that is not finished is bound to it.
@@ -119,8 +122,13 @@ fn unreachable(server: &DcvServer, since: Timestamp, now: Timestamp) -> DcvServe
 /// Labels to write so that those under our rules are the Node's. Without a Node they are the administrator's.
 fn label_changes(server: &DcvServer, world: &World) -> BTreeMap<String, Option<String>> {
     let Some(wanted) = &world.node_labels else { return BTreeMap::new() };
-    let copied = |label: &str| world.copied.iter().any(|rule| rule.covers(label));
-    let wanted = || wanted.iter().filter(|(label, _)| copied(label));
+    let cordoned = (names::CORDONED.to_owned(), String::new());
+    let cordoned = world.node_cordoned.then_some((&cordoned.0, &cordoned.1));
+    // That label is ours, whatever the Node carries.
+    let is_rule = |label: &str| world.copied.iter().any(|rule| rule.covers(label));
+    let copied = |label: &str| label == names::CORDONED || is_rule(label);
+    let is_wanted = |label: &str| label != names::CORDONED && is_rule(label);
+    let wanted = || wanted.iter().filter(|(label, _)| is_wanted(label)).chain(cordoned);
     let current = server.labels();
     let set = wanted().filter(|(label, value)| current.get(*label) != Some(*value));
     let gone = current.keys().filter(|label| copied(label) && !wanted().any(|(it, _)| it == *label));
@@ -142,6 +150,7 @@ mod tests {
         World {
             silent_since: None,
             node_labels: None,
+            node_cordoned: false,
             copied: vec![LabelRule("zone".into()), LabelRule("dcv-operator.io/".into())],
             in_use: false,
             purge_after: SignedDuration::from_secs(1800),
@@ -211,5 +220,24 @@ mod tests {
         let same = labels(&[("zone", "a"), ("dcv-operator.io/old", "1")]);
         assert_eq!(decide(&object, &World { node_labels: same, ..world() }).step, Step::Nothing);
         assert_eq!(decide(&object, &world()).step, Step::Nothing, "without a Node they are the administrator's");
+    }
+
+    #[test]
+    fn a_cordoned_node_shows_on_its_server_until_it_is_uncordoned() {
+        let node = |cordoned, labels: &[(&str, &str)]| World {
+            node_labels: Some(labels.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()),
+            node_cordoned: cordoned,
+            ..world()
+        };
+        let open = server(&json!({}), &json!({}));
+        let shut = server(&json!({}), &json!({"dcv-operator.io/cordoned": ""}));
+        let change = |value: Option<&str>| {
+            Step::Labels([("dcv-operator.io/cordoned".to_owned(), value.map(str::to_owned))].into())
+        };
+        assert_eq!(decide(&open, &node(true, &[])).step, change(Some("")));
+        assert_eq!(decide(&shut, &node(true, &[])).step, Step::Nothing);
+        assert_eq!(decide(&shut, &node(false, &[])).step, change(None));
+        let pretends = [("dcv-operator.io/cordoned", "x")];
+        assert_eq!(decide(&open, &node(false, &pretends)).step, Step::Nothing, "a Node's label is not its state");
     }
 }

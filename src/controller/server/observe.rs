@@ -9,10 +9,12 @@ use crate::controller::Context;
 pub(super) fn observe(context: &Context, server: &DcvServer) -> World {
     let name = server.name_any();
     let caches = &context.caches;
+    let node = caches.nodes.find("", &name);
     let silent = context.liveness.lapse(&name).filter(|lapse| !lapse.held);
     World {
         silent_since: silent.map(|lapse| lapse.since),
-        node_labels: caches.nodes.find("", &name).map(|node| node.labels().clone()),
+        node_labels: node.as_ref().map(|node| node.labels().clone()),
+        node_cordoned: node.is_some_and(|node| node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true))),
         copied: context.settings.copied_node_labels.clone(),
         // Looked for only when it matters: the search reads every session.
         in_use: silent.is_some()

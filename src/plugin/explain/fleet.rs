@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::Client;
 use kube::ResourceExt;
@@ -22,8 +21,6 @@ use crate::placement::NewServers;
 /// What is said when other namespaces' sessions cannot be read.
 const COUNTED: &str = "you may not list dcvsessions in all namespaces: room is counted from what servers last reported, \
                        and an owner's sessions of other namespaces are not seen";
-/// What is said when Nodes cannot be read.
-const UNCORDONED: &str = "you may not list nodes: a server whose Node is cordoned is taken for an open one";
 
 /// An attempt, where it does not matter which.
 const ATTEMPT: i32 = 1;
@@ -52,26 +49,11 @@ impl Fleet {
         }
         let servers = Api::<DcvServer>::all(client.clone()).list(&ListParams::default()).await;
         let servers = servers.map_err(|error| needs("list dcvservers", error))?.items;
-        let cordoned = fleet.read_cordoned(client).await?;
         for server in &servers {
-            let is_cordoned = cordoned.contains(&server.name_any());
-            fleet.ledger.set_server(Candidate::of(server, !server.is_silent(), is_cordoned, NewServers::Open));
+            fleet.ledger.set_server(Candidate::of(server, !server.is_silent(), server.is_cordoned(), NewServers::Open));
         }
         fleet.read_sessions(client, &names, &servers).await?;
         Ok(fleet)
-    }
-
-    /// Names of the cordoned Nodes.
-    async fn read_cordoned(&mut self, client: &Client) -> Result<BTreeSet<String>, Error> {
-        let cordoned = ListParams::default().fields("spec.unschedulable=true");
-        match Api::<Node>::all(client.clone()).list_metadata(&cordoned).await {
-            Ok(nodes) => Ok(nodes.items.iter().map(ResourceExt::name_any).collect()),
-            Err(error) if is_forbidden(&error) => {
-                self.remarks.push(UNCORDONED.to_owned());
-                Ok(BTreeSet::new())
-            }
-            Err(error) => Err(error.into()),
-        }
     }
 
     /// Puts sessions on their servers: all there are, else those that may be read and as many more as servers report.

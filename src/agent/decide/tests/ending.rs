@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::agent::ledger::Closing;
+use crate::api::conditions::ServerCondition;
 
 // --- closing ---
 
