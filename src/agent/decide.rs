@@ -25,6 +25,7 @@ use super::ledger::Ledger;
 use super::report;
 use super::report::Running;
 use super::room::Room;
+use super::room::Refusal;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::DcvSessionStatus;
@@ -263,7 +264,7 @@ impl<'a> Pass<'a> {
                 .map(|marker| format!("was made for namespace {}", marker.namespace))
         };
         match refusal {
-            Some(why) => self.refuse(session, format!("session {} {why}", instance.id)),
+            Some(why) => self.refuse(session, &Refusal::OfHost(format!("session {} {why}", instance.id))),
             None => self.report_ready(session, instance),
         }
     }
@@ -280,17 +281,21 @@ impl<'a> Pass<'a> {
         if conditions::is_true(session.conditions(), SessionCondition::Created) {
             return self.over(session, "the session is no longer on the host", true);
         }
-        let refusal = self.world.ledger.refusals.get(&uid(session));
-        if let Some(refusal) = refusal.filter(|refusal| refusal.attempt == session.attempt()) {
-            self.write(session, report::not_created(session, &refusal.error, self.world.now));
+        let told = self.world.ledger.refusals.get(&uid(session));
+        if let Some(told) = told.filter(|told| told.attempt == session.attempt()) {
+            let refusal = match &told.error {
+                CreateError::Refused(message) => Refusal::OfHost(message.clone()),
+                CreateError::Failed(message) => Refusal::Failure(message.clone()),
+            };
+            self.refuse(session, &refusal);
         } else if matches!(found, Found::Foreign) {
-            self.refuse(session, format!("the host already runs another session {id}"));
+            self.refuse(session, &Refusal::OfHost(format!("the host already runs another session {id}")));
         } else if let Some(adopt) = &session.spec.adopt {
-            self.refuse(session, format!("session {} is not on the host", adopt.session_id));
+            self.refuse(session, &Refusal::OfHost(format!("session {} is not on the host", adopt.session_id)));
         } else if self.is_namespace_unknown(session) {
             self.look_again(self.world.now + SignedDuration::from_secs(1));
         } else if let Some(refusal) = self.room.refusal(self.world, session) {
-            self.refuse(session, refusal);
+            self.refuse(session, &refusal);
         } else {
             self.room.take(&session.spec.owner, session.spec.type_);
             self.create(session);
@@ -433,9 +438,8 @@ impl<'a> Pass<'a> {
         self.plan.host.push(HostAction::Create(Box::new(order)));
     }
 
-    fn refuse(&mut self, session: &Arc<DcvSession>, message: String) {
-        let error = CreateError::Refused(message);
-        self.write(session, report::not_created(session, &error, self.world.now));
+    fn refuse(&mut self, session: &Arc<DcvSession>, refusal: &Refusal) {
+        self.write(session, report::not_created(session, refusal, self.world.now));
     }
 
     fn release(&mut self, session: &Arc<DcvSession>) {

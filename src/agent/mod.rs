@@ -21,6 +21,7 @@ mod report;
 mod room;
 mod server;
 mod settings;
+mod spec;
 pub mod tags;
 mod token_file;
 mod verifier;

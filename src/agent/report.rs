@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::backend::CreateError;
 use super::backend::HostSession;
+use super::room::Refusal;
 use crate::api::DcvSession;
 use crate::api::DcvSessionStatus;
 use crate::api::conditions::Reason;
@@ -47,22 +47,24 @@ pub fn ready(session: &DcvSession, running: &Running<'_>, now: Timestamp) -> Dcv
     if let Some(time) = instance.last_disconnection_time {
         status.last_disconnection_time = Some(Time(seconds(time)));
     }
-    let mut say =
-        |type_, reason| set(&mut status.conditions, condition(type_, Some(true), reason, "", now, *generation));
-    say(SessionCondition::Created, Reason::Created);
-    say(SessionCondition::Ready, Reason::AcceptingClients);
+    let mut say = |type_, reason, message: &str| {
+        set(&mut status.conditions, condition(type_, Some(true), reason, message, now, *generation));
+    };
+    say(SessionCondition::Created, Reason::Created, "");
+    say(SessionCondition::Ready, Reason::AcceptingClients, &fault.map(shortened).unwrap_or_default());
     remove(&mut status.conditions, SessionCondition::Reconciling);
     remove(&mut status.conditions, SessionCondition::Stalled);
     status
 }
 
 /// The host did not create it, and nothing of it is left there. The controller takes it back.
-pub fn not_created(session: &DcvSession, error: &CreateError, now: Timestamp) -> DcvSessionStatus {
-    let reason = match error {
-        CreateError::Refused(_) => Reason::Refused,
-        CreateError::Failed(_) => Reason::Failed,
+pub fn not_created(session: &DcvSession, refusal: &Refusal, now: Timestamp) -> DcvSessionStatus {
+    let (reason, message) = match refusal {
+        Refusal::OfHost(message) => (Reason::Refused, message),
+        Refusal::OfSession(message) => (Reason::InvalidSession, message),
+        Refusal::Failure(message) => (Reason::Failed, message),
     };
-    let message = shortened(error.to_string());
+    let message = shortened(message);
     let generation = session.metadata.generation;
     let mut status = begin(session, generation, now);
     status.state_reason = Some(message.clone());

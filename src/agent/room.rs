@@ -14,11 +14,23 @@ use super::backend::HostSession;
 use super::backend::Phase;
 use super::decide::World;
 use super::ledger::Ledger;
+use super::spec;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::server::Capacity;
 use crate::api::server::Limits;
 use crate::api::session::SessionType;
+
+/// Why a session is not created here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// This host will not, now or ever: another may.
+    OfHost(String),
+    /// No host will: the session itself is wrong.
+    OfSession(String),
+    /// The host tried, and failed: another may do better.
+    Failure(String),
+}
 
 /// What occupies the host.
 #[derive(Debug, Default, PartialEq)]
@@ -65,7 +77,14 @@ impl Room {
 
     /// Why this session is not created here, if it is not. Cluster administrators may have changed the server since the
     /// bind, so what the controller checked is checked again.
-    pub fn refusal(&self, world: &World<'_>, session: &DcvSession) -> Option<String> {
+    pub fn refusal(&self, world: &World<'_>, session: &DcvSession) -> Option<Refusal> {
+        // What no host takes comes first: it need not be carried from one to the next.
+        spec::fault(&session.spec)
+            .map(Refusal::OfSession)
+            .or_else(|| self.refusal_of_host(world, session).map(Refusal::OfHost))
+    }
+
+    fn refusal_of_host(&self, world: &World<'_>, session: &DcvSession) -> Option<String> {
         let spec = &session.spec;
         if let Some(unhealthy) = world.unhealthy {
             return Some(unhealthy.to_owned());
@@ -84,9 +103,6 @@ impl Room {
         }
         if !world.capacity.session_types.contains(&spec.type_) {
             return Some(format!("the server runs no {} sessions", spec.type_.as_str()));
-        }
-        if spec.owner.starts_with('-') || spec.owner.chars().any(char::is_control) {
-            return Some("the owner is not the name of an account".to_owned());
         }
         if world.owner_pattern.is_some_and(|pattern| !pattern.is_match(&spec.owner)) {
             return Some(format!("the server is not for owner {}", spec.owner));

@@ -82,6 +82,8 @@ pub enum Reason {
     Refused,
     /// Creating failed on the host; the message is the host's.
     Failed,
+    /// No host can create the session; the message says what is wrong with its spec.
+    InvalidSession,
     /// The desktop ended by itself.
     Ended,
     /// The session accepts clients.

@@ -457,7 +457,7 @@ pub struct Attempt {
     /// When it was given up.
     #[schemars(schema_with = "schema::time")]
     pub time: Time,
-    /// Reason of the condition it ended with: Refused, Failed, Ended, ServerLost.
+    /// Reason of the condition it ended with: Refused, Failed, InvalidSession, Ended, ServerLost.
     #[schemars(length(max = 128))]
     pub reason: String,
     /// The host's words.

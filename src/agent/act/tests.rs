@@ -15,6 +15,7 @@ use crate::agent::backend::contract;
 use crate::agent::mock;
 use crate::agent::mock::Calls;
 use crate::agent::report;
+use crate::agent::room::Refusal;
 
 /// A host that never finishes creating `slow`, refuses to close once, and notes what it is asked.
 #[derive(Default)]
@@ -123,7 +124,7 @@ fn session() -> Arc<DcvSession> {
 
 fn refused() -> Write {
     let session = session();
-    let status = report::not_created(&session, &CreateError::Refused("no".into()), mock::clock());
+    let status = report::not_created(&session, &Refusal::OfHost("no".into()), mock::clock());
     Write { session, status }
 }
 

@@ -8,7 +8,7 @@ mod command;
 pub mod contract;
 pub mod dcv;
 pub mod fake;
-mod files;
+pub(in crate::agent) mod files;
 pub mod vnc;
 
 use std::future::Future;
@@ -24,6 +24,7 @@ use crate::api::server::Endpoint;
 use crate::api::server::Host;
 use crate::api::session::SessionType;
 
+pub(in crate::agent) use account::check_name;
 pub use account::owner_pattern;
 
 /// What the agent writes beside a session on the host, so that whoever finds it knows whose it is.

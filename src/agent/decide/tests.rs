@@ -205,7 +205,7 @@ fn deleted() -> Value {
 #[test]
 fn a_bound_session_is_created_with_everything_the_spec_says() {
     let spec = json!({"spec": {"displayName": "Work", "initFile": "a.sh", "autorunFile": "b.sh",
-        "autorunFileArguments": ["x"], "maxConcurrentClients": 2, "permissions": "p", "storageRoot": "%home%"}});
+        "autorunFileArguments": ["x"], "maxConcurrentClients": 2, "permissions": "# p", "storageRoot": "%home%"}});
     let plan = Setting::new(vec![session("a", &spec)], vec![]).decide();
     let order = Order {
         id: "a".into(),
@@ -218,7 +218,7 @@ fn a_bound_session_is_created_with_everything_the_spec_says() {
         autorun_file_arguments: vec!["x".into()],
         max_concurrent_clients: Some(2),
         dcv_gl_enabled: None,
-        permissions: Some("p".into()),
+        permissions: Some("# p".into()),
         storage_root: Some("%home%".into()),
     };
     assert_eq!(plan, Plan { host: vec![HostAction::Create(Box::new(order))], ..Plan::default() });
@@ -381,10 +381,19 @@ fn what_administrators_changed_since_the_bind_counts() {
 }
 
 #[test]
-fn owners_have_to_be_names_and_match_the_pattern() {
-    let mut setting = Setting::new(vec![session("a", &json!({"spec": {"owner": "-x"}}))], vec![]);
-    assert_eq!(refusal(&setting), "the owner is not the name of an account");
-    setting.sessions = vec![session("a", &json!({}))];
+fn what_no_host_can_run_is_told_apart_from_what_this_one_will_not() {
+    let wrong = session("a", &json!({"spec": {"permissions": "[permissions]\nbob allow flying"}}));
+    let invalid = "a CREATING Scheduled=True/Bound Ready=False/Preparing Reconciling=True/Preparing Created=False/InvalidSession:";
+    let mut setting = Setting::new(vec![wrong], vec![]);
+    let reason = "permissions: line 2: unknown feature or alias \"flying\"";
+    assert_eq!(told(&setting.decide()), [format!("{invalid} {reason}")]);
+    setting.server.spec.placement = Some(Placement::Closed);
+    assert_eq!(told(&setting.decide()), [format!("{invalid} {reason}")], "it need not be asked elsewhere");
+}
+
+#[test]
+fn owners_have_to_match_the_pattern() {
+    let mut setting = Setting::new(vec![session("a", &json!({}))], vec![]);
     setting.owner_pattern = Some(Regex::new("^b.*$").unwrap());
     assert_eq!(refusal(&setting), "the server is not for owner ann");
 }

@@ -242,6 +242,11 @@ fn bound(session: &DcvSession, server: &str, world: &World) -> Plan {
 fn gave_up(session: &DcvSession, draft: Draft<'_>, server: &str, reason: Reason, words: &str, world: &World) -> Plan {
     let policy = session.spec.restart_policy;
     match reason {
+        // No other host would take it either.
+        Reason::InvalidSession => {
+            let status = draft.hopeless(reason, words);
+            Plan::status(status).noting("CreateSession", Reason::InvalidSession, words)
+        }
         Reason::Refused | Reason::Failed => {
             let verb = if reason == Reason::Refused { "refused the session" } else { "failed to create the session" };
             let tried = session.status.as_ref().and_then(|status| status.retries).unwrap_or(0);
@@ -289,7 +294,7 @@ fn unreachable(session: &DcvSession, draft: Draft<'_>, server: &str, since: Time
 /// Why the agent gave this attempt up, if it did, and its words.
 fn given_up(session: &DcvSession) -> Option<(Reason, &str)> {
     let created = conditions::find(session.conditions(), SessionCondition::Created)?;
-    let reason = [Reason::Refused, Reason::Failed, Reason::Ended, Reason::ServerLost]
+    let reason = [Reason::Refused, Reason::Failed, Reason::InvalidSession, Reason::Ended, Reason::ServerLost]
         .into_iter()
         .find(|reason| created.status == "False" && created.reason == reason.as_string())?;
     Some((reason, &created.message))

@@ -77,6 +77,12 @@ impl<'a> Draft<'a> {
         self.failed(Reason::RetriesExhausted, text)
     }
 
+    /// Failed for good on the first host, as no other would take it.
+    pub fn hopeless(mut self, reason: Reason, words: &str) -> DcvSessionStatus {
+        self.unbind(reason, words);
+        self.failed(reason, words)
+    }
+
     /// Failed for good. `text` is what a REST client would be told.
     pub fn failed(mut self, stalled: Reason, text: &str) -> DcvSessionStatus {
         conditions::remove(&mut self.status.conditions, SessionCondition::Ready);

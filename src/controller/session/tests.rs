@@ -224,6 +224,19 @@ fn each_situation_has_its_state_its_conditions_and_its_kstatus() {
             "Failed",
         ),
         (
+            "wrong on every host",
+            after(&gave_up("InvalidSession", &none, &none), &alive),
+            unknown,
+            None,
+            &[
+                "Created=False/InvalidSession",
+                "Finished=True/Failed",
+                "Scheduled=True/Bound",
+                "Stalled=True/InvalidSession",
+            ],
+            "Failed",
+        ),
+        (
             "queue time over",
             failed(Reason::QueueTimeout, waiting(new(&none, &none))),
             unknown,
@@ -439,6 +452,12 @@ fn only_what_went_wrong_is_told() {
             gave_up("Failed", &json!({"disableRetryOnFailure": true}), &none),
             Host::Alive,
             Some(("CreateSession", Reason::RetriesExhausted)),
+        ),
+        (
+            "wrong on every host",
+            gave_up("InvalidSession", &none, &none),
+            Host::Alive,
+            Some(("CreateSession", Reason::InvalidSession)),
         ),
         ("lost", ready(&none, &none), dead(), Some(("RunSession", Reason::ServerLost))),
         ("lost and placed again", ready(&restart, &none), dead(), Some(("RunSession", Reason::ServerLost))),
