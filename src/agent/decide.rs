@@ -9,6 +9,7 @@ mod others;
 use std::collections::BTreeMap;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::SignedDuration;
 use jiff::Timestamp;
@@ -24,8 +25,8 @@ use super::backend::Phase;
 use super::ledger::Ledger;
 use super::report;
 use super::report::Running;
-use super::room::Room;
 use super::room::Refusal;
+use super::room::Room;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::DcvSessionStatus;
@@ -59,6 +60,8 @@ pub struct World<'a> {
     pub address: &'a SessionServer,
     /// What names of owners must match.
     pub owner_pattern: Option<&'a Regex>,
+    /// What becomes of desktops whose objects are gone.
+    pub orphan_policy: OrphanPolicy,
     /// The objects bound to this server.
     pub sessions: &'a [Arc<DcvSession>],
     /// What the host runs.
@@ -69,6 +72,16 @@ pub struct World<'a> {
     pub namespaces: &'a BTreeMap<String, BTreeMap<String, String>>,
     /// What is under way.
     pub ledger: &'a Ledger,
+}
+
+/// What becomes of a desktop of ours whose object is gone without its end having been asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OrphanPolicy {
+    /// It is kept until an administrator ends it or somebody takes it over.
+    #[default]
+    Keep,
+    /// It is closed once nobody was connected to it for so long, and it was there for the taking as long.
+    CloseWhenIdle(Duration),
 }
 
 /// Who an agent is.

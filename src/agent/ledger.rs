@@ -26,6 +26,8 @@ pub struct Ledger {
     pub refusals: BTreeMap<String, Refusal>,
     /// Announcements of sessions that the host is to note: under way, or to be tried again then.
     pub announcing: BTreeMap<String, Option<Timestamp>>,
+    /// Since when desktops are known to be unclaimed.
+    pub unclaimed: BTreeMap<String, Timestamp>,
     /// Sessions whose objects were seen to vanish with our finalizer on them and without a deletion being marked.
     pub torn_off: BTreeSet<String>,
 }
@@ -163,6 +165,13 @@ impl Ledger {
         self.permissions.insert(id.to_owned(), Permissions { text, fault });
     }
 
+    /// Exactly these desktops are unclaimed now.
+    pub fn unclaimed_are<'a>(&mut self, ids: impl Iterator<Item = &'a str>, now: Timestamp) {
+        let before = std::mem::take(&mut self.unclaimed);
+        let since = |id: &str| before.get(id).copied().unwrap_or(now);
+        self.unclaimed = ids.map(|id| (id.to_owned(), since(id))).collect();
+    }
+
     /// Forgets refusals that were told or whose objects are gone, and what is noted of sessions that are gone.
     pub fn retain(&mut self, is_untold: impl Fn(&str, i32) -> bool, is_on_host: impl Fn(&str) -> bool) {
         self.refusals.retain(|uid, refusal| is_untold(uid, refusal.attempt));
@@ -194,6 +203,15 @@ mod tests {
         assert_eq!(ledger.closing["a"].since, at(0));
         ledger.close_ended("a", Ok(()), at(200));
         assert!(ledger.closing.is_empty());
+    }
+
+    #[test]
+    fn a_desktop_is_unclaimed_since_it_was_first_seen_so() {
+        let mut ledger = Ledger::default();
+        ledger.unclaimed_are(["a", "b"].into_iter(), at(1));
+        ledger.unclaimed_are(["b", "c"].into_iter(), at(2));
+        let known = [("b", 1), ("c", 2)].map(|(id, second)| (id.to_owned(), at(second)));
+        assert_eq!(ledger.unclaimed, known.into());
     }
 
     #[test]

@@ -52,6 +52,7 @@ use crate::api::DcvSession;
 use crate::api::conditions;
 use crate::api::conditions::SessionCondition;
 use crate::api::names;
+use crate::api::server::SessionOrigin;
 use crate::cluster;
 use crate::cluster::Change;
 use crate::cluster::lease::ServerLease;
@@ -70,6 +71,7 @@ use own_facts::OwnFacts;
 use own_facts::own_address;
 use server::Facts;
 
+pub use decide::OrphanPolicy;
 pub use host::HostSettings;
 pub use lock::Lock;
 pub use settings::Settings;
@@ -351,12 +353,15 @@ impl<B: Backend> Agent<B> {
             unhealthy: self.facts.unhealthy.as_deref().or(in_use),
             address: &self.facts.address(),
             owner_pattern: self.settings.owner_pattern.as_ref(),
+            orphan_policy: self.settings.orphan_policy,
             sessions: &sessions,
             host: &host,
             strangers: &strangers,
             namespaces: &namespaces,
             ledger: &self.ledger,
         });
+        let unclaimed = plan.other_sessions.iter().filter(|other| other.origin == SessionOrigin::Unclaimed);
+        self.ledger.unclaimed_are(unclaimed.map(|other| other.id.as_str()), now);
         self.hands.begin(&mut plan, &mut self.ledger);
         let look_again = plan.look_again;
         self.counts = plan;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use regex::Regex;
 
 use super::check;
+use super::decide::OrphanPolicy;
 use super::host::HostSettings;
 use crate::cluster::Clock;
 
@@ -39,6 +40,8 @@ pub struct Settings {
     pub max_concurrent_sessions_per_user: Option<i32>,
     /// What names of owners must match as a whole. Absent: anything.
     pub owner_pattern: Option<Regex>,
+    /// What becomes of desktops whose objects are gone.
+    pub orphan_policy: OrphanPolicy,
     /// Longest time a session may take to accept clients.
     pub create_timeout: Duration,
     /// How often facts of the host are read; they are never written more often than every 30 seconds.

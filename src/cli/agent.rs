@@ -21,6 +21,7 @@ use super::agent_conf::Notices;
 use super::host::HostArgs;
 use super::host::LogFileArgs;
 use crate::agent;
+use crate::agent::OrphanPolicy;
 use crate::agent::Settings;
 use crate::agent::VerifierSettings;
 use crate::agent::Watched;
@@ -100,6 +101,12 @@ pub struct AgentArgs {
     /// Regular expression that the whole name of an owner must match
     #[arg(long, env = "DCV_OWNER_PATTERN", value_name = "REGEX", value_parser = owner_pattern)]
     owner_pattern: Option<Regex>,
+    /// What becomes of a desktop whose object is gone although nobody asked for its end
+    #[arg(long, env = "DCV_ORPHAN_POLICY", value_enum, ignore_case = true, default_value = "Keep")]
+    orphan_policy: OrphanPolicyName,
+    /// Seconds without a client, and as many in which it could be taken over, after which `CloseWhenIdle` closes such a desktop
+    #[arg(long, env = "DCV_ORPHAN_IDLE_SECONDS", value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u64).range(60..=31_536_000))]
+    orphan_idle_seconds: u64,
     /// How long a session may take to accept clients
     #[arg(long, env = "DCV_CREATE_TIMEOUT_SECONDS", default_value_t = 120, value_parser = clap::value_parser!(u64).range(1..=3600))]
     create_timeout_seconds: u64,
@@ -155,6 +162,16 @@ enum BackendName {
     Vnc,
     /// Made-up hosts, for tests
     Fake,
+}
+
+#[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
+enum OrphanPolicyName {
+    /// It stays until an administrator ends it or somebody takes it over
+    #[value(name = "Keep")]
+    Keep,
+    /// It is closed once nobody was connected to it for a while
+    #[value(name = "CloseWhenIdle")]
+    CloseWhenIdle,
 }
 
 impl AgentArgs {
@@ -248,6 +265,12 @@ impl AgentArgs {
             max_virtual_sessions: self.max_virtual_sessions.or((!is_fake).then_some(-1)),
             max_concurrent_sessions_per_user: self.max_concurrent_sessions_per_user.or((!is_fake).then_some(1)),
             owner_pattern: self.owner_pattern.clone(),
+            orphan_policy: match self.orphan_policy {
+                OrphanPolicyName::Keep => OrphanPolicy::Keep,
+                OrphanPolicyName::CloseWhenIdle => {
+                    OrphanPolicy::CloseWhenIdle(Duration::from_secs(self.orphan_idle_seconds))
+                }
+            },
             create_timeout: if is_fake { timeout } else { timeout + BACKEND_SLACK },
             update_interval: Duration::from_secs(self.broker_update_interval),
             verifier: (self.backend == BackendName::Dcv)
@@ -369,6 +392,18 @@ mod tests {
         let dcv = settings(&["--backend", "dcv", "--server-name", "host-1"]);
         assert_eq!(dcv.verifier.unwrap().address, "127.0.0.1:945".parse().unwrap());
         assert!(settings(&["--backend", "vnc", "--server-name", "host-1"]).verifier.is_none());
+    }
+
+    #[test]
+    fn unclaimed_desktops_are_kept_unless_a_setting_says_otherwise() {
+        let policy = |flags: &[&str]| {
+            settings(&[&["--backend", "vnc", "--server-name", "host-1"], flags].concat()).orphan_policy
+        };
+        assert_eq!(policy(&[]), OrphanPolicy::Keep);
+        let hour = OrphanPolicy::CloseWhenIdle(Duration::from_hours(1));
+        assert_eq!(policy(&["--orphan-policy", "CloseWhenIdle"]), hour);
+        let minute = OrphanPolicy::CloseWhenIdle(Duration::from_mins(1));
+        assert_eq!(policy(&["--orphan-policy", "CloseWhenIdle", "--orphan-idle-seconds", "60"]), minute);
     }
 
     #[test]

@@ -124,6 +124,7 @@ impl Host {
             capacity: self.server.status.as_ref().unwrap().capacity.as_ref().unwrap(),
             unhealthy: None,
             address: &SessionServer::default(),
+            orphan_policy: decide::OrphanPolicy::Keep,
             owner_pattern: None,
             sessions: &bound,
             host: &self.sessions,

@@ -85,6 +85,7 @@ fn settings() -> Arc<Settings> {
         max_virtual_sessions: None,
         max_concurrent_sessions_per_user: None,
         owner_pattern: None,
+        orphan_policy: super::super::OrphanPolicy::Keep,
         create_timeout: Duration::from_millis(100),
         update_interval: Duration::from_secs(30),
         verifier: None,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
+use super::OrphanPolicy;
 use super::Pass;
 use crate::agent::backend::HostSession;
 use crate::agent::backend::Marker;
@@ -48,7 +49,8 @@ impl Pass<'_> {
             _ if has_ended => return,
             Some(Some(Stranger::Gone | Stranger::Waiting)) | None => {}
         }
-        if self.world.server.spec.end_sessions.contains(&instance.id) {
+        let is_asked_for = self.world.server.spec.end_sessions.contains(&instance.id);
+        if is_asked_for || stranger == Some(Some(Stranger::Gone)) && self.is_idle_orphan(instance) {
             self.close(&instance.id);
         }
         self.plan.other_sessions.push(OtherSession {
@@ -73,6 +75,23 @@ impl Pass<'_> {
         let is_unheard_of = !instance.announced && never_used;
         let was_torn_off = self.world.ledger.torn_off.contains(&marker.uid);
         (is_unheard_of || was_torn_off) && marker.cluster_uid == self.world.me.cluster_uid
+    }
+
+    /// Whether the setting closes a desktop whose object is gone: nobody is connected to it and nobody was for so long, and
+    /// for as long it could have been taken over. One of another cluster is never closed so: that its object is not here
+    /// says nothing.
+    fn is_idle_orphan(&mut self, instance: &HostSession) -> bool {
+        let OrphanPolicy::CloseWhenIdle(limit) = self.world.orphan_policy else { return false };
+        let is_of_this_cluster =
+            instance.marker.as_ref().is_some_and(|marker| marker.cluster_uid == self.world.me.cluster_uid);
+        if !is_of_this_cluster || instance.num_of_connections > 0 {
+            return false;
+        }
+        let found = self.world.ledger.unclaimed.get(&instance.id).copied().unwrap_or(self.world.now);
+        let idle_since = instance.last_disconnection_time.map_or(found, |left| report::seconds(left).max(found));
+        let end = idle_since + limit;
+        self.look_again(end);
+        end <= self.world.now
     }
 
     /// What became of the object of a session that no bound object stands for; `None`: not known.

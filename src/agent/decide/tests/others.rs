@@ -105,6 +105,49 @@ fn administrators_end_other_sessions_and_no_bound_ones() {
 }
 
 #[test]
+fn a_desktop_whose_object_is_gone_is_closed_only_by_a_setting_and_when_it_was_idle_for_long() {
+    let minute = OrphanPolicy::CloseWhenIdle(Duration::from_mins(1));
+    let orphan = |policy, instance: HostSession, since: Option<i64>| {
+        let mut setting = Setting {
+            host: vec![instance],
+            strangers: [("a".into(), Stranger::Gone)].into(),
+            orphan_policy: policy,
+            ..Setting::default()
+        };
+        setting.ledger.unclaimed = since.map(|since| ("a".to_owned(), at(since))).into_iter().collect();
+        let plan = setting.decide();
+        assert_eq!(others(&plan).len(), 1, "it is listed until it is gone");
+        (told(&plan), plan.look_again)
+    };
+    let close = (vec!["close a".to_owned()], None);
+    let keep = |until: Option<i64>| (vec![], until.map(at));
+    assert_eq!(orphan(OrphanPolicy::Keep, on_host("a"), Some(-10_000)), keep(None));
+    assert_eq!(orphan(minute, on_host("a"), None), keep(Some(60)), "it was found just now");
+    assert_eq!(orphan(minute, on_host("a"), Some(-59)), keep(Some(1)));
+    assert_eq!(orphan(minute, on_host("a"), Some(-60)), close);
+    let left = HostSession { last_disconnection_time: Some(at(-20)), ..on_host("a") };
+    assert_eq!(orphan(minute, left, Some(-60)), keep(Some(40)));
+    let used = HostSession { num_of_connections: 1, ..on_host("a") };
+    assert_eq!(orphan(minute, used, Some(-60)), keep(None));
+    let mut of_another_cluster = on_host("a");
+    of_another_cluster.marker.as_mut().unwrap().cluster_uid = "another".into();
+    assert_eq!(orphan(minute, of_another_cluster, Some(-60)), keep(None));
+}
+
+#[test]
+fn what_may_still_be_claimed_or_was_started_by_hand_is_not_closed_by_the_setting() {
+    let by_hand = HostSession { marker: None, ..on_host("hand") };
+    let mut setting = Setting {
+        host: vec![by_hand, on_host("a")],
+        strangers: [("a".into(), Stranger::Waiting)].into(),
+        orphan_policy: OrphanPolicy::CloseWhenIdle(Duration::ZERO),
+        ..Setting::default()
+    };
+    setting.ledger.unclaimed = ["hand", "a"].map(|id| (id.to_owned(), at(-100))).into();
+    assert_eq!(told(&setting.decide()), [""; 0]);
+}
+
+#[test]
 fn an_object_that_is_looked_up_says_what_becomes_of_its_instance() {
     let bound = |server: Value| session("a", &json!({"status": {"serverName": server}}));
     let ask = |object: Option<&DcvSession>, uid| stranger(object, uid, "host-1");
