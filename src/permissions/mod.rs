@@ -254,5 +254,25 @@ mod tests {
             let permissions = Permissions::parse(Some(&format!("[permissions]\n{}", text.join("\n")))).unwrap();
             prop_assert!(!permissions.features_of("bob", "ann", |_| false).contains(Features::DISPLAY));
         }
+
+        #[test]
+        fn the_last_line_decides_unless_one_denies(lines in proptest::collection::vec((0..4usize, 0..3usize, 0..3usize), 0..12)) {
+            let (actors, verdicts) = (["%owner%", "bob", "%any%", "osgroup:staff"], ["allow", "disallow", "deny"]);
+            let features = ["display", "mouse", "printer"];
+            let text: Vec<String> = lines
+                .iter()
+                .map(|(actor, verdict, feature)| format!("{} {} {}", actors[*actor], verdicts[*verdict], features[*feature]))
+                .collect();
+            let permissions = Permissions::parse(Some(&format!("[permissions]\n{}", text.join("\n")))).unwrap();
+            // Whom each actor names: the owner ann, bob of the staff, and cid.
+            for (user, named) in [("ann", [true, false, true, false]), ("bob", [false, true, true, true]), ("cid", [false, false, true, false])] {
+                let found = permissions.features_of(user, "ann", |group| group == "staff" && user == "bob");
+                for (index, feature) in features.iter().enumerate() {
+                    let about = || lines.iter().filter(|(actor, _, of)| named[*actor] && *of == index).map(|(_, verdict, _)| *verdict);
+                    let expected = !about().any(|verdict| verdict == 2) && about().next_back() == Some(0);
+                    prop_assert_eq!(found.contains(Features::from_word(feature).unwrap()), expected, "{} {}", user, feature);
+                }
+            }
+        }
     }
 }
