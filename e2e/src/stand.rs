@@ -320,6 +320,20 @@ impl Stand {
         output
     }
 
+    /// How `kubectl dcv` goes for an administrator: its exit code, what it printed, and what it said on standard error.
+    pub async fn dcv(&self, args: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.dcv_command(args).output().await.expect("the plugin is built");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// `kubectl dcv` for an administrator, yet to be run.
+    pub fn dcv_command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(root().join("target/debug/kubectl-dcv"));
+        command.env("KUBECONFIG", self.setting("KUBECONFIG")).args(args).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
     /// Every session of the stand.
     pub async fn all_sessions(&self) -> Vec<DcvSession> {
         let sessions = Api::<DcvSession>::all(self.client());

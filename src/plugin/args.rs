@@ -9,6 +9,7 @@ use clap::Subcommand;
 use clap::ValueEnum;
 
 use super::broker;
+use super::servers;
 
 /// Remote-desktop sessions of a cluster, beyond what manifests say
 #[derive(Parser, Debug)]
@@ -62,6 +63,8 @@ pub(super) enum ClusterCommand {
     /// Keys that tokens are signed with
     #[command(subcommand)]
     Keys(KeysCommand),
+    #[command(flatten)]
+    Server(servers::Command),
 }
 
 /// What to explain, and how.
@@ -202,7 +205,7 @@ pub(super) enum ListFormat {
 }
 
 /// Reads a time as kubectl does: a number of seconds, or numbers with the units h, m, s, ms.
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("'{text}' is no time; such as 30s, 2m or 1h30m");
     if let Ok(seconds) = text.parse::<u64>() {
         return Ok(Duration::from_secs(seconds));

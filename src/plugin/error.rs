@@ -21,8 +21,16 @@ pub(super) enum Error {
     Request(#[source] Box<kube::Error>),
     #[error("no client with id \"{client_id}\" in namespace \"{namespace}\"")]
     NoSuchId { client_id: String, namespace: String },
-    #[error("explain needs the right to {right}")]
-    Right { right: &'static str, status: Box<Status> },
+    #[error("{command} needs the right to {right}")]
+    Right { command: &'static str, right: &'static str, status: Box<Status> },
+    #[error("{} on {server} after that time; it stays Draining", counted(*.left))]
+    NotDrained { server: String, left: usize },
+    #[error("server {server} tells of no session {id} that no DcvSession stands for; see status.otherSessions")]
+    NoOtherSession { server: String, id: String },
+    #[error("{} on {server} after that time; the request is taken back", counted(*.left))]
+    NotEnded { server: String, left: usize },
+    #[error("interrupted")]
+    Interrupted,
     #[error("cannot read {file}")]
     Read { file: String, source: io::Error },
     #[error("cannot read {file}")]
@@ -45,6 +53,30 @@ impl From<kube::Error> for Error {
     }
 }
 
+impl Error {
+    /// What the program exits with.
+    pub(super) fn exit_code(&self) -> u8 {
+        // As shells say that a program was ended by SIGINT.
+        if matches!(self, Self::Interrupted) { 130 } else { 1 }
+    }
+}
+
+/// An answer of the API server to `command`, which needs `right`.
+pub(super) fn needs(command: &'static str, right: &'static str, error: kube::Error) -> Error {
+    match error {
+        kube::Error::Api(status) if status.is_forbidden() => Error::Right { command, right, status },
+        error => error.into(),
+    }
+}
+
+/// How many sessions are still there.
+fn counted(left: usize) -> String {
+    match left {
+        1 => "1 session is still".to_owned(),
+        left => format!("{left} sessions are still"),
+    }
+}
+
 /// The error as one text for stderr, without a line end.
 pub(super) fn words(error: &Error) -> String {
     match error {
@@ -52,7 +84,13 @@ pub(super) fn words(error: &Error) -> String {
             kube::Error::Api(status) => status_words(status),
             other => format!("{error}: {}", causes(other)),
         },
-        Error::NoSuchId { .. } | Error::NoSession(_) | Error::NoNewKeys => format!("error: {error}"),
+        Error::NoSuchId { .. }
+        | Error::NoSession(_)
+        | Error::NoNewKeys
+        | Error::NotDrained { .. }
+        | Error::NoOtherSession { .. }
+        | Error::NotEnded { .. }
+        | Error::Interrupted => format!("error: {error}"),
         Error::Right { status, .. } => format!("error: {error}: {}", status.message),
         Error::Runtime(source) | Error::Output(source) | Error::Read { source, .. } => {
             format!("error: {error}: {source}")

@@ -24,3 +24,31 @@ pub(super) fn client(answer: impl FnMut(&str, &str, Value) -> (u16, Value) + Sen
     });
     Client::new(service, "default")
 }
+
+/// An API server with one object, which takes patches of its spec without a conflict; and the patches.
+pub(super) fn server(object: Value) -> (Client, Arc<Mutex<Vec<Value>>>) {
+    let patches: Arc<Mutex<Vec<Value>>> = Arc::default();
+    let seen = Arc::clone(&patches);
+    let client = client(move |method, _, body| {
+        let mut object = object.clone();
+        if method == "PATCH" {
+            merge(&mut object["spec"], &body["spec"]);
+            seen.lock().unwrap().push(body);
+        }
+        (200, object)
+    });
+    (client, patches)
+}
+
+/// A merge patch, as the API server takes it.
+pub(super) fn merge(into: &mut Value, changes: &Value) {
+    for (key, value) in changes.as_object().into_iter().flatten() {
+        if value.is_null() {
+            into.as_object_mut().unwrap().remove(key);
+        } else if value.is_object() && into[key].is_object() {
+            merge(&mut into[key], value);
+        } else {
+            into[key] = value.clone();
+        }
+    }
+}

@@ -13,14 +13,18 @@ mod keys;
 #[cfg(test)]
 mod mock;
 mod print;
+mod servers;
 mod table;
 
 use std::ffi::OsString;
+use std::future::Future;
 use std::io;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::signal::unix::SignalKind;
+use tokio::signal::unix::signal;
 
 use args::Args;
 use args::ClientsCommand;
@@ -42,7 +46,7 @@ struct Answer {
 }
 
 /// Runs the command line `arguments`, the program's name first: 0 when done, 1 when it failed or the answer
-/// is a no, 2 when it is not understood. Commands that ask a broker have exit codes of their own.
+/// is a no, 2 when it is not understood, 130 when it was interrupted. Commands that ask a broker have exit codes of their own.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
@@ -73,7 +77,7 @@ fn run_on_cluster(connection: &ConnectionArgs, command: ClusterCommand) -> ExitC
         Ok(true) => ExitCode::FAILURE,
         Err(error) => {
             let _ = writeln!(io::stderr(), "{}", error::words(&error));
-            ExitCode::FAILURE
+            ExitCode::from(error.exit_code())
         }
     }
 }
@@ -90,6 +94,27 @@ async fn answer(connection: &ConnectionArgs, command: ClusterCommand) -> Result<
             clients::unregister(client, &namespace, &which).await
         }
         ClusterCommand::Keys(KeysCommand::Renew(renewal)) => keys::renew(client, &renewal).await,
+        ClusterCommand::Server(command) => {
+            let (mut out, mut talk) = (io::stdout(), io::stderr());
+            let mut voice = servers::Voice { out: &mut out, talk: &mut talk };
+            servers::run(client, &command, &mut voice, interrupted()).await
+        }
+    }
+}
+
+/// Ends when somebody presses Ctrl-C or ends the program. Counts from this call on: what comes before it is awaited is not
+/// lost, and does not end the program in the middle of something.
+fn interrupted() -> impl Future<Output = ()> {
+    let listen = |kind| signal(kind).ok();
+    let (interrupt, terminate) = (listen(SignalKind::interrupt()), listen(SignalKind::terminate()));
+    async move {
+        let (Some(mut interrupt), Some(mut terminate)) = (interrupt, terminate) else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
     }
 }
 

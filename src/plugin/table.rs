@@ -57,7 +57,8 @@ fn text(cell: &Value) -> String {
     }
 }
 
-fn aligned(lines: &[Vec<String>]) -> String {
+/// The lines, columns aligned.
+pub(super) fn aligned(lines: &[Vec<String>]) -> String {
     let columns = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();

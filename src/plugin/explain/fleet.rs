@@ -9,6 +9,7 @@ use kube::Client;
 use kube::ResourceExt;
 use kube::api::ListParams;
 
+use super::super::error::needs;
 use super::Error;
 use super::Subject;
 use crate::api::DcvServer;
@@ -44,11 +45,11 @@ impl Fleet {
         let names: BTreeSet<&str> = subjects.iter().map(|subject| subject.namespace.as_str()).collect();
         for name in &names {
             let found = Api::<Namespace>::all(client.clone()).get(name).await;
-            let namespace = found.map_err(|error| needs("get namespaces", error))?;
+            let namespace = found.map_err(|error| needs("explain", "get namespaces", error))?;
             fleet.namespaces.insert((*name).to_owned(), namespace.labels().clone());
         }
         let servers = Api::<DcvServer>::all(client.clone()).list(&ListParams::default()).await;
-        let servers = servers.map_err(|error| needs("list dcvservers", error))?.items;
+        let servers = servers.map_err(|error| needs("explain", "list dcvservers", error))?.items;
         for server in &servers {
             fleet.ledger.set_server(Candidate::of(server, !server.is_silent(), server.is_cordoned(), NewServers::Open));
         }
@@ -119,11 +120,4 @@ impl Fleet {
 
 fn is_forbidden(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.is_forbidden())
-}
-
-fn needs(right: &'static str, error: kube::Error) -> Error {
-    match error {
-        kube::Error::Api(status) if status.is_forbidden() => Error::Right { right, status },
-        error => error.into(),
-    }
 }
