@@ -8,6 +8,7 @@ mod client;
 mod error;
 pub mod events;
 pub mod lease;
+pub mod pinned;
 mod write;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use clap::Subcommand;
 use clap::ValueEnum;
 
 use super::broker;
+use super::connect::Connect;
 use super::servers;
 
 /// Remote-desktop sessions of a cluster, beyond what manifests say
@@ -46,6 +47,9 @@ pub(super) enum Command {
     Cluster(ClusterCommand),
     #[command(flatten)]
     Broker(broker::Call),
+    /// Print the address that opens a session's desktop, open it, or show the desktop in a VNC viewer
+    #[command(after_help = super::connect::HELP)]
+    Connect(Connect),
 }
 
 /// A command that asks the API server.

@@ -6,6 +6,7 @@
 mod args;
 mod broker;
 mod clients;
+mod connect;
 mod connection;
 mod error;
 mod explain;
@@ -66,6 +67,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             let limit = Some(connection.request_timeout).filter(|limit| !limit.is_zero());
             broker::run(&broker, &call, limit)
         }
+        Command::Connect(wanted) => connect::run(&connection, &broker, &wanted),
     }
 }
 

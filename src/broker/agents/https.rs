@@ -5,7 +5,6 @@
 //! setting.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -26,29 +25,13 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use hyper_util::rt::TokioTimer;
-use rustls::CertificateError;
-use rustls::ClientConfig;
-use rustls::DigitallySignedStruct;
-use rustls::SignatureScheme;
-use rustls::client::Resumption;
-use rustls::client::danger::HandshakeSignatureValid;
-use rustls::client::danger::ServerCertVerified;
-use rustls::client::danger::ServerCertVerifier;
-use rustls::crypto::CryptoProvider;
-use rustls::crypto::aws_lc_rs;
-use rustls::crypto::verify_tls12_signature;
-use rustls::crypto::verify_tls13_signature;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::ServerName;
-use rustls::pki_types::UnixTime;
-use rustls::version::TLS13;
-use sha2::Digest;
-use sha2::Sha256;
 
 use super::Address;
 use super::Call;
 use super::CallError;
 use super::Transport;
+use crate::cluster::pinned;
+use crate::cluster::pinned::Peer;
 
 /// Longest time to connect: agents are near.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -121,16 +104,7 @@ fn request(address: &Address, call: &Call) -> Result<Request<Body>, http::Error>
 
 /// A client that talks only to who has the certificate of this fingerprint.
 fn connecting_to(fingerprint: &str) -> Pinning {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let pinned = Pinned { fingerprint: fingerprint.to_owned(), provider: Arc::clone(&provider) };
-    let mut tls = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .expect("the provider has TLS 1.3")
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(pinned))
-        .with_no_client_auth();
-    // Every handshake shows the certificate.
-    tls.resumption = Resumption::disabled();
+    let tls = pinned::tls_to(Peer::Fingerprint(fingerprint.to_owned()));
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -139,55 +113,10 @@ fn connecting_to(fingerprint: &str) -> Pinning {
     Client::builder(TokioExecutor::new()).pool_timer(TokioTimer::new()).pool_idle_timeout(IDLE_TIMEOUT).build(connector)
 }
 
-/// Accepts one certificate, and only from who has its key.
-#[derive(Debug)]
-struct Pinned {
-    fingerprint: String,
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for Pinned {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        if hex::encode(Sha256::digest(end_entity)) == self.fingerprint {
-            Ok(ServerCertVerified::assertion())
-        } else {
-            Err(rustls::Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
-        }
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::sync::atomic::Ordering;
 
@@ -197,7 +126,11 @@ mod tests {
     use axum::response::Redirect;
     use axum::routing::post;
     use axum_server::tls_rustls::RustlsConfig;
+    use rustls::crypto::aws_lc_rs;
+    use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject;
+    use sha2::Digest;
+    use sha2::Sha256;
     use tokio::task::JoinHandle;
 
     use super::*;

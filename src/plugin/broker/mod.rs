@@ -17,13 +17,14 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use args::Call;
+pub use args::GetSessionConnectionData;
 pub use args::Options;
 use call::Caller;
 use config::Environment;
 use config::File;
 use config::Settings;
 use config::Trust;
-use error::Error;
+pub use error::Error;
 use request::Request;
 
 /// Asks the broker, prints what it answers as it answers it, and says how it went by the documented exit codes. `limit`
@@ -51,7 +52,11 @@ async fn run_until_interrupted(options: &Options, call: &Call, limit: Option<Dur
     }
 }
 
-async fn ask(options: &Options, call: &Call, limit: Option<Duration>) -> Result<String, Error> {
+/// The broker's answer to `call`, which is JSON. `limit` is for each answer.
+///
+/// # Errors
+/// When there is none, or it is an error.
+pub async fn ask(options: &Options, call: &Call, limit: Option<Duration>) -> Result<String, Error> {
     let request = Request::of(call, |path| std::fs::read(path))?;
     let environment = Environment::read();
     let file = File::read(options.conf.as_deref(), &environment)?;
