@@ -40,16 +40,37 @@ impl Role {
         text.trim().parse().unwrap_or_else(|_| panic!("{} has the pid {text}", self.label))
     }
 
-    /// Ends it with SIGKILL, and returns once it is gone.
-    pub async fn kill(self) -> Killed {
-        let pid = self.pid();
-        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// How it was started.
+    fn command(&self) -> Vec<OsString> {
+        let command = fs::read(format!("/proc/{}/cmdline", self.pid())).unwrap_or_default();
         let command: Vec<_> = command
             .split(|byte| *byte == 0)
             .filter(|word| !word.is_empty())
             .map(|word| OsString::from_vec(word.into()))
             .collect();
         assert!(!command.is_empty(), "{} does not run", self.label);
+        command
+    }
+
+    /// Starts another process like it under the name `label`, with other values of these flags.
+    pub async fn start_twin(&self, label: &str, values: &[(&str, &str)]) -> Self {
+        let mut command = self.command();
+        for (flag, value) in values {
+            let at = command.iter().position(|word| word == *flag).unwrap_or_else(|| panic!("no {flag}: {command:?}"));
+            command[at + 1] = OsString::from(value);
+        }
+        let folder = self.pidfile.ancestors().nth(2).expect("it is in a folder of the stand");
+        Killed { role: Self::new(folder, label), command }.restart().await
+    }
+
+    /// Ends it with SIGKILL, and returns once it is gone.
+    pub async fn kill(self) -> Killed {
+        let (pid, command) = (self.pid(), self.command());
         host::signal(pid, Signal::SIGKILL);
         eventually("a killed process to be gone", seconds(10), async || {
             if host::is_alive(pid) { Err(format!("{pid} lives")) } else { Ok(()) }

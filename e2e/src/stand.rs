@@ -148,6 +148,24 @@ impl Stand {
         *self.is_up = false;
     }
 
+    /// Takes the cluster away with all that is in it, and what talks to it. What runs on the hosts goes on; the next stand of
+    /// this kind finds it there, under a new cluster.
+    pub async fn lose_cluster(mut self) {
+        for entry in fs::read_dir(self.folder().join("pids")).expect("the stand is up") {
+            let name = entry.expect("the stand's folder can be read").file_name();
+            if let Some(label) = name.to_str().and_then(|name| name.strip_suffix(".pid")) {
+                let _gone = self.role(label).kill().await;
+            }
+        }
+        let status = tokio::process::Command::new(root().join("hack/cluster"))
+            .args(["stop", "--wipe", "--name", self.name])
+            .status()
+            .await
+            .expect("hack/cluster can be run");
+        assert!(status.success(), "hack/cluster stop --name {} failed", self.name);
+        *self.is_up = false;
+    }
+
     /// Starts again what has ended, by `hack/up`.
     pub async fn restart(&self) {
         run_up(self.name, &self.args).await;

@@ -166,6 +166,42 @@ async fn desktops_do_not_notice_that_agent_controller_and_broker_were_killed() {
 }
 
 #[tokio::test]
+async fn a_second_agent_of_a_server_waits_until_the_first_has_gone() {
+    let stand = Stand::vnc().await;
+    let sessions = stand.namespace("second").await;
+    sessions.create("desk", &json!({})).await;
+    let before = sessions.until_ready("desk").await;
+    let server = x_server(&before.id());
+    let first = stand.role("agent-1");
+    let second = first.start_twin("agent-2", &[("--health-address", "127.0.0.1:0")]).await;
+    eventually("the second to say that it waits", seconds(20), async || {
+        let log = second.log();
+        let says = log.contains("another agent of this server runs") && log.contains(&first.pid().to_string());
+        if says { Ok(()) } else { Err(log) }
+    })
+    .await;
+    // The first is not disturbed, and the second does nothing of its own.
+    assert_it_works(&sessions).await;
+    assert!(host::is_alive(second.pid()));
+    assert!(!second.log().contains("agent runs"), "{}", second.log());
+
+    let first = first.kill().await;
+    eventually("the second to take over", seconds(20), async || {
+        if second.log().contains("agent runs") { Ok(()) } else { Err(second.log()) }
+    })
+    .await;
+    assert_it_works(&sessions).await;
+    let after = sessions.api.get("desk").await.expect("the session is there");
+    assert_eq!((after.id(), after.attempt(), state(&after)), (before.id(), 1, SessionState::Ready));
+    assert_eq!(x_server(&before.id()), server);
+    let _gone = second.kill().await;
+    first.restart().await;
+    sessions.delete("desk").await;
+    until_nothing_is_left(&stand, &before.id()).await;
+    sessions.delete_namespace().await;
+}
+
+#[tokio::test]
 async fn a_desktop_that_lost_its_x_server_or_its_session_host_is_over_and_leaves_nothing() {
     let stand = Stand::vnc().await;
     let sessions = stand.namespace("lost").await;
