@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::CLIPBOARD_NOTIFY;
 use super::Rights;
 use super::Violation;
 use super::cut_text_length;
@@ -86,7 +85,7 @@ impl ClientFilter {
                 }
                 rights.pointer
             }
-            6 => rights.paste || is_harmless_cut_text(message, CLIPBOARD_NOTIFY),
+            6 => rights.paste || is_harmless_cut_text(message),
             // xvp: shutting the machine down is nobody's right.
             250 => false,
             251 => rights.resize,
@@ -139,10 +138,12 @@ pub(super) fn client_message_length(start: &[u8]) -> Result<Option<usize>, Viola
     Ok(Some(length))
 }
 
-/// Whether a cut text of the extended form carries no content: it only says or asks what there is. `also` is the one
-/// action that is harmless in this direction only.
-fn is_harmless_cut_text(message: &[u8], also: u32) -> bool {
-    i32_at(message, 4) < 0 && is_harmless_action(u32_at(message, 8), also)
+/// Whether a cut text of the extended form only asks what there is, or says what is understood.
+///
+/// One that says that the client has text is not: it makes the server take the clipboard from whoever has it, for text
+/// that is then not let in.
+fn is_harmless_cut_text(message: &[u8]) -> bool {
+    i32_at(message, 4) < 0 && is_harmless_action(u32_at(message, 8))
 }
 
 fn rewrite_encodings(message: &[u8], out: &mut Vec<u8>) {

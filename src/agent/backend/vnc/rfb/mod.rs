@@ -42,6 +42,7 @@ const EXTENDED_CLIPBOARD: i32 = 0xc0a1_e5ce_u32.cast_signed();
 const CLIPBOARD_CAPS: u32 = 1 << 24;
 const CLIPBOARD_REQUEST: u32 = 1 << 25;
 const CLIPBOARD_PEEK: u32 = 1 << 26;
+#[cfg(test)]
 const CLIPBOARD_NOTIFY: u32 = 1 << 27;
 const CLIPBOARD_ACTIONS: u32 = 0xff00_0000;
 
@@ -145,9 +146,9 @@ fn cut_text_length(signed: i32) -> Result<usize, Violation> {
     Ok(length)
 }
 
-fn is_harmless_action(flags: u32, also: u32) -> bool {
+fn is_harmless_action(flags: u32) -> bool {
     // Exactly one known action: what servers make of several is their choice.
-    [CLIPBOARD_CAPS, CLIPBOARD_REQUEST, CLIPBOARD_PEEK, also].contains(&(flags & CLIPBOARD_ACTIONS))
+    [CLIPBOARD_CAPS, CLIPBOARD_REQUEST, CLIPBOARD_PEEK].contains(&(flags & CLIPBOARD_ACTIONS))
 }
 
 #[cfg(test)]

@@ -1,6 +1,5 @@
 //! From the server to the client: everything framed, and the clipboard left out where it may not be read.
 
-use super::CLIPBOARD_CAPS;
 use super::COPY_RECT;
 use super::CURSOR;
 use super::DESKTOP_NAME;
@@ -199,7 +198,7 @@ impl ServerFilter {
             }
             State::CutTextFlags => {
                 let length = u64::from(i32_at(&self.head, 4).unsigned_abs()) - 4;
-                if is_harmless_action(u32_at(&self.head, 8), CLIPBOARD_CAPS) {
+                if is_harmless_action(u32_at(&self.head, 8)) {
                     self.emit(out, length, (State::Message, 1));
                 } else {
                     self.leave_out(length);

@@ -58,7 +58,7 @@ fn client_messages() -> Vec<(Vec<u8>, Rights)> {
         (extended(6, CLIPBOARD_CAPS, &[0; 4]), NONE),
         (extended(6, CLIPBOARD_REQUEST, b""), NONE),
         (extended(6, CLIPBOARD_PEEK, b""), NONE),
-        (extended(6, CLIPBOARD_NOTIFY, b""), NONE),
+        (extended(6, CLIPBOARD_NOTIFY, b""), Rights { paste: true, ..NONE }),
         (vec![150, 1, 0, 0, 0, 0, 7, 128, 4, 56], NONE),
         (vec![248, 0, 0, 0, 0, 0, 0, 1, 3, 9, 9, 9], NONE),
         (join(&[&[251, 0, 4, 0, 3, 0, 1, 0], &[1; 16]]), Rights { resize: true, ..NONE }),
@@ -116,6 +116,21 @@ fn what_a_client_may_never_send_ends_the_connection() {
     ];
     for (expected, input) in cases {
         assert_eq!(client(&input, ALL).unwrap_err(), Violation(expected), "{input:?}");
+    }
+}
+
+#[test]
+fn every_type_that_is_not_known_ends_the_connection() {
+    let known = [0, 2, 3, 4, 5, 6, 150, 248, 250, 251, 255];
+    for kind in (0..=u8::MAX).filter(|kind| !known.contains(kind)) {
+        assert_eq!(client(&join(&[&[kind], &[0; 64]]), ALL).unwrap_err(), Violation("unknown message"), "{kind}");
+    }
+    for kind in 1..=u8::MAX {
+        assert_eq!(client(&join(&[&[255, kind], &[0; 64]]), ALL).unwrap_err(), Violation("unknown message"), "{kind}");
+    }
+    for kind in (0..=u8::MAX).filter(|kind| ![0, 2, 3, 150, 248].contains(kind)) {
+        let error = server(&join(&[&[kind], &[0; 64]]), ALL).unwrap_err();
+        assert_eq!(error, Violation("unknown message of the server"), "{kind}");
     }
 }
 
