@@ -26,6 +26,8 @@ use super::backend::Order;
 use super::decide::HostAction;
 use super::decide::Plan;
 use super::decide::Write;
+use super::fault;
+use super::fault::Point;
 use super::ledger::Creating;
 use super::ledger::Ledger;
 use super::settings::Settings;
@@ -333,7 +335,10 @@ async fn write_session(api: &Api<DcvSession>, lease: &ServerLease, write: &Write
     let Some(patch) = status_patch(session, &write.status) else {
         return Outcome::Done(Some(session.clone()));
     };
-    patch_status(api, lease, session, &patch).await
+    fault::reach(Point::StatusDue);
+    let outcome = patch_status(api, lease, session, &patch).await;
+    fault::reach(Point::StatusWritten);
+    outcome
 }
 
 async fn patch_status<K>(api: &Api<K>, lease: &ServerLease, object: &Arc<K>, patch: &Value) -> Outcome<K>
@@ -351,6 +356,7 @@ async fn release(api: &Api<DcvSession>, lease: &ServerLease, session: &Arc<DcvSe
     let patch: Patch<Value> = Patch::Json(serde_json::from_value(patch).expect("it is written as a JSON patch"));
     let name = session.name_any();
     let parameters = parameters();
+    fault::reach(Point::ReleaseDue);
     let outcome = settle(api, lease, session, "remove our finalizer from", api.patch(&name, &parameters, &patch)).await;
     match outcome {
         // With its last finalizer the object goes; what is answered is how it was, under the version it had.

@@ -28,6 +28,10 @@ pub trait View: Send + Sync + 'static {
     fn server_uid(&self) -> String;
     /// The time.
     fn now(&self) -> Timestamp;
+    /// Whether it knows all there is to know: what is refused before may be let in later.
+    fn is_whole(&self) -> bool {
+        true
+    }
 }
 
 /// Checks `token`; with `session_id`, also that it is for that session. Returns what the token says.

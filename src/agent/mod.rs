@@ -9,6 +9,7 @@ pub mod backend;
 mod calls;
 pub mod check;
 pub mod decide;
+pub mod fault;
 pub mod gate;
 pub mod host;
 pub mod https;

@@ -97,4 +97,8 @@ impl View for Watched {
     fn now(&self) -> Timestamp {
         (self.clock)()
     }
+
+    fn is_whole(&self) -> bool {
+        self.is_ready() && !self.keys.load().keys.is_empty()
+    }
 }

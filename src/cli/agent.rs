@@ -32,6 +32,7 @@ use crate::agent::backend::owner_pattern;
 use crate::agent::backend::vnc::VncBackend;
 use crate::agent::backend::vnc::VncSettings;
 use crate::agent::check;
+use crate::agent::fault;
 use crate::api::names;
 use crate::cluster;
 use crate::telemetry;
@@ -152,6 +153,9 @@ pub struct AgentArgs {
     /// What is to be said of the configuration file.
     #[arg(skip)]
     pub notices: Notices,
+    /// Folder where a test names the points to stop at
+    #[arg(long, value_name = "DIR", hide = true)]
+    fault_folder: Option<PathBuf>,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -186,6 +190,9 @@ impl AgentArgs {
         health_address: SocketAddr,
     ) -> anyhow::Result<()> {
         self.notices.log();
+        if let Some(folder) = &self.fault_folder {
+            fault::set_folder(folder.clone());
+        }
         let mut tasks = JoinSet::new();
         let mut views = Vec::new();
         for (server_name, kubeconfig) in self.servers(kubeconfig)? {

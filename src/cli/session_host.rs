@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use crate::agent::backend::vnc::program::Identity;
+use crate::agent::backend::vnc::program::become_program;
 use crate::agent::backend::vnc::session_host;
-use crate::agent::backend::vnc::session_host::Identity;
+use crate::agent::fault;
 
 /// Runs one session of the vnc backend, or one program of it. Started by the agent.
 #[derive(Args, Debug)]
@@ -27,6 +29,9 @@ pub struct SessionHostArgs {
     /// Folder to make as that account, before the program.
     #[arg(long, value_name = "DIR")]
     make_folder: Option<PathBuf>,
+    /// Folder where a test names the points to stop at.
+    #[arg(long, value_name = "DIR")]
+    fault_folder: Option<PathBuf>,
     /// Program to become, with its arguments.
     #[arg(last = true)]
     program: Vec<OsString>,
@@ -38,12 +43,14 @@ impl SessionHostArgs {
     /// # Errors
     /// Why the session or the program could not be started.
     pub fn run(self) -> anyhow::Result<()> {
+        if let Some(folder) = self.fault_folder {
+            fault::set_folder(folder);
+        }
         if let (Some(folder), Some(instance)) = (&self.folder, &self.instance) {
             return Ok(session_host::run(folder, instance)?);
         }
         let directory = self.directory.unwrap_or_else(|| "/".into());
-        let error =
-            session_host::become_program(self.run_as.as_ref(), &directory, self.make_folder.as_deref(), &self.program);
+        let error = become_program(self.run_as.as_ref(), &directory, self.make_folder.as_deref(), &self.program);
         let what = match (self.program.first(), &self.make_folder) {
             (Some(program), _) => format!("start {}", program.display()),
             (None, Some(folder)) => format!("make {}", folder.display()),

@@ -12,49 +12,44 @@
 //!
 //! Not offered: sound, files, printers, USB, several screens per client, OpenGL on a GPU, CONSOLE sessions.
 
+mod create;
 mod launch;
 mod log;
 mod pages;
 mod process;
+pub mod program;
 mod proxy;
 mod rfb;
 mod screenshot;
 mod session;
 pub mod session_host;
 mod state;
+mod x11;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
-use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::Mutex;
 use std::sync::MutexGuard;
 use std::time::Duration;
 
 use axum::Router;
-use rand::TryRngCore;
-use rand::rngs::OsRng;
 use regex::Regex;
-use tokio::process::Command;
 use tokio::sync::Semaphore;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::sync::DropGuard;
 
-use self::launch::Folders;
 use self::proxy::Access;
 use self::proxy::End;
 use self::rfb::Rights;
 use self::session::Life;
 use self::session::Session;
-use self::session::read_boot_id;
 use self::state::Folder;
-use self::state::State;
 use super::Backend;
 use super::BackendError;
 use super::CreateError;
@@ -64,6 +59,8 @@ use super::Order;
 use super::ScreenshotRequest;
 use super::account;
 use super::account::Names;
+use crate::agent::fault;
+use crate::agent::fault::Point;
 use crate::agent::gate::View;
 use crate::api::server::Capacity;
 use crate::api::session::SessionType;
@@ -74,8 +71,6 @@ use crate::permissions::Permissions;
 const ADOPTION_LIMIT: Duration = Duration::from_secs(10);
 /// Screenshots taken at once: each holds a screen in memory and a core for tens of milliseconds.
 const SCREENSHOTS_MAX: usize = 2;
-/// Where X servers have their sockets.
-const X11_SOCKETS: &str = "/tmp/.X11-unix";
 
 /// Settings of the backend.
 #[derive(Clone, Debug)]
@@ -166,7 +161,7 @@ impl VncBackend {
         let stop = CancellationToken::new();
         let inner = Arc::new(Inner {
             names: Names::new(settings.host_command_prefix.clone()),
-            version: fetch_version(&settings.x_server).await,
+            version: x11::fetch_version(&settings.x_server).await,
             settings,
             view,
             folder,
@@ -192,48 +187,6 @@ fn make_folder(folder: &Path) -> std::io::Result<()> {
         fs::set_permissions(parent, fs::Permissions::from_mode(0o711))?;
     }
     fs::set_permissions(folder, fs::Permissions::from_mode(0o711))
-}
-
-/// Makes the folder of X sockets where nothing else does, as in a container: an X server would make it too, but as its
-/// owner's, who could then take away the sockets of others. The answer is what is wrong with it.
-fn check_x11_sockets() -> Option<String> {
-    if !nix::unistd::geteuid().is_root() {
-        return None;
-    }
-    // Made under another name, so that it is never there with another mode.
-    let unfinished = format!("{X11_SOCKETS}.{}", std::process::id());
-    if fs::symlink_metadata(X11_SOCKETS).is_err() && fs::create_dir(&unfinished).is_ok() {
-        let _ = fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o1777));
-        if fs::rename(&unfinished, X11_SOCKETS).is_err() {
-            let _ = fs::remove_dir(&unfinished);
-        }
-    }
-    match fs::symlink_metadata(X11_SOCKETS) {
-        Ok(folder) if folder.is_dir() && folder.uid() == 0 && folder.mode() & 0o1777 == 0o1777 => None,
-        Ok(_) => Some(format!("{X11_SOCKETS} must be a folder of root with mode 1777")),
-        Err(error) => Some(format!("{X11_SOCKETS} cannot be made: {error}")),
-    }
-}
-
-/// Version of the X server, as in `TigerVNC 1.12.0`; empty when it cannot be run.
-async fn fetch_version(x_server: &Path) -> String {
-    let mut command = Command::new(x_server);
-    command.arg("-version").stdin(Stdio::null()).kill_on_drop(true);
-    match tokio::time::timeout(Duration::from_secs(10), command.output()).await {
-        Ok(Ok(output)) => parse_version(&String::from_utf8_lossy(&output.stderr)),
-        _ => String::new(),
-    }
-}
-
-fn parse_version(text: &str) -> String {
-    let line = text.lines().find_map(|line| line.trim().strip_prefix("Xvnc ")).unwrap_or_default();
-    line.split(" - ").next().unwrap_or_default().trim().to_owned()
-}
-
-fn random_hex<const BYTES: usize>() -> String {
-    let mut bytes = [0; BYTES];
-    OsRng.try_fill_bytes(&mut bytes).expect("the system has randomness");
-    hex::encode(bytes)
 }
 
 impl Inner {
@@ -262,6 +215,7 @@ impl Inner {
             let folder = Folder(entry.path());
             match folder.read_state() {
                 Ok(mut state) if state.order.id == name => {
+                    fault::reach(Point::SessionFound);
                     // They went with the agent that carried them.
                     if state.connections > 0 {
                         state.connections = 0;
@@ -283,6 +237,12 @@ impl Inner {
         for session in found {
             let mut life = session.life.subscribe();
             let _ = tokio::time::timeout_at(deadline, life.wait_for(|life| *life != Life::Starting)).await;
+            // The agent before us was about to create it: to have it created anew, there must be nothing of it.
+            if session.was_cut_off()
+                && let Err(left) = self.remove(&session).await
+            {
+                tracing::warn!(session = session.id, left, "a create that was cut off is not cleaned up");
+            }
         }
         Ok(())
     }
@@ -304,161 +264,6 @@ impl Inner {
                 () = announce => {}
             }
         });
-    }
-
-    async fn create(self: Arc<Self>, order: Order) -> Result<(), CreateError> {
-        let state = self.prepare(&order).await?;
-        let admission = self.admission.lock().await;
-        if let Some(existing) = self.session(&order.id) {
-            if existing.is_ended() {
-                self.remove(&existing).await.map_err(CreateError::Failed)?;
-            } else {
-                drop(admission);
-                return self.join(&existing, &order).await;
-            }
-        }
-        self.check_room(&order.owner)?;
-        if self.stop.is_cancelled() {
-            return Err(CreateError::Failed("the agent is going down".into()));
-        }
-        let folder = Folder(self.folder.join(&order.id));
-        let failed =
-            |error: std::io::Error| CreateError::Failed(format!("the session's folder cannot be made: {error}"));
-        folder.create(&state).map_err(failed)?;
-        let session = Arc::new(Session::new(folder, state));
-        self.sessions().insert(order.id.clone(), session.clone());
-        drop(admission);
-        let outcome = match session.start_host(&self.settings.program).await {
-            Ok(stream) => {
-                self.follow(session.clone(), Some(stream));
-                self.wait_until_up(&session).await
-            }
-            Err(reason) => Err(reason),
-        };
-        match outcome {
-            Ok(()) => Ok(()),
-            // It is the next agent's.
-            Err(reason) if self.stop.is_cancelled() => Err(CreateError::Failed(reason)),
-            Err(reason) => match self.remove(&session).await {
-                Ok(()) => Err(CreateError::Failed(reason)),
-                Err(left) => {
-                    // Told by `list` until a `close` has ended it.
-                    session.life.send_replace(Life::Ended(format!("{reason}; {left}")));
-                    Err(CreateError::Failed(format!("{reason}; {left}")))
-                }
-            },
-        }
-    }
-
-    /// Checks what can be checked before anything is made.
-    async fn prepare(&self, order: &Order) -> Result<State, CreateError> {
-        let refused = |reason: &dyn std::fmt::Display| CreateError::Refused(reason.to_string());
-        if !state::is_id(&order.id) {
-            return Err(refused(&format!("{:?} is no session id", order.id)));
-        }
-        if order.type_ == SessionType::Console {
-            return Err(refused(&"the vnc backend runs no CONSOLE sessions"));
-        }
-        if order.dcv_gl_enabled == Some(true) {
-            return Err(refused(&"the vnc backend has no OpenGL on a GPU: leave dcvGlEnabled out or set it to false"));
-        }
-        Permissions::parse(order.permissions.as_deref()).map_err(|error| refused(&format!("permissions: {error}")))?;
-        account::check_name(&order.owner, self.settings.owner_pattern.as_ref()).map_err(|error| refused(&error))?;
-        let account = match self.names.account(&order.owner).await {
-            Ok(Some(account)) => account,
-            Ok(None) => return Err(refused(&account::OwnerRefusal::Unknown(order.owner.clone()))),
-            Err(error) => return Err(CreateError::Failed(error.to_string())),
-        };
-        let agent_uid = nix::unistd::geteuid().as_raw();
-        account::check_account(&account, self.settings.min_uid, agent_uid).map_err(|error| refused(&error))?;
-        if let Some(reason) = self.unhealthy() {
-            return Err(CreateError::Failed(reason));
-        }
-        let folders = Folders {
-            init: &self.settings.init_folder,
-            autorun: &self.settings.autorun_folder,
-            desktop_command: &self.settings.desktop_command,
-            x_server: &self.settings.x_server,
-            geometry: &self.settings.geometry,
-        };
-        Ok(State {
-            instance: random_hex::<16>(),
-            boot_id: read_boot_id(),
-            creation_time: self.view.now(),
-            launch: launch::plan(order, &account, &folders).map_err(|error| refused(&error))?,
-            order: order.clone(),
-            account,
-            cookie: random_hex::<16>(),
-            connections: 0,
-            last_disconnection_time: None,
-            announced: false,
-        })
-    }
-
-    /// Whether one more session of this owner fits. The caller has the admission.
-    fn check_room(&self, owner: &str) -> Result<(), CreateError> {
-        let sessions = self.sessions();
-        let running = sessions.values().filter(|session| !session.is_ended());
-        let owners: Vec<String> = running.map(|session| session.state().order.owner).collect();
-        let (all, own) = (owners.len(), owners.iter().filter(|other| *other == owner).count());
-        let full = |limit: i32, count: usize| usize::try_from(limit).is_ok_and(|limit| count >= limit);
-        if full(self.settings.max_virtual_sessions, all) {
-            return Err(CreateError::Refused(format!("the host runs {all} sessions, as many as it may")));
-        }
-        if full(self.settings.max_concurrent_sessions_per_user, own) {
-            return Err(CreateError::Refused(format!("{owner} has {own} sessions on this host, as many as one may")));
-        }
-        Ok(())
-    }
-
-    /// A session of this id runs or is being started: it becomes the order's.
-    async fn join(&self, session: &Arc<Session>, order: &Order) -> Result<(), CreateError> {
-        if session.state().order.owner != order.owner {
-            return Err(CreateError::Refused("a session of this id and of another owner runs on this host".into()));
-        }
-        session
-            .update(|state| state.order.marker = order.marker.clone())
-            .map_err(|error| CreateError::Failed(format!("the session could not be marked: {error}")))?;
-        match self.wait_until_up(session).await {
-            Ok(()) => Ok(()),
-            Err(reason) if self.stop.is_cancelled() => Err(CreateError::Failed(reason)),
-            Err(reason) => {
-                self.remove(session).await.map_err(CreateError::Failed)?;
-                Err(CreateError::Failed(reason))
-            }
-        }
-    }
-
-    /// Waits until the desktop is up and its socket accepts clients.
-    async fn wait_until_up(&self, session: &Session) -> Result<(), String> {
-        let limit = self.settings.create_timeout;
-        let mut life = session.life.subscribe();
-        let up = async { life.wait_for(|life| *life != Life::Starting).await.map(|life| life.clone()) };
-        let up = tokio::select! {
-            () = self.stop.cancelled() => return Err("the agent is going down".into()),
-            up = tokio::time::timeout(limit, up) => up,
-        };
-        match up {
-            Err(_) => return Err(format!("the desktop was not up after {} s", limit.as_secs())),
-            // The sender is the session's own.
-            Ok(Err(_)) => return Err("the session is gone".into()),
-            Ok(Ok(Life::Ended(reason))) => return Err(reason),
-            Ok(Ok(_)) => {}
-        }
-        session.connect_desktop().await.map(drop).map_err(|error| error.to_string())
-    }
-
-    /// Ends a session, takes its files away and forgets it.
-    async fn remove(&self, session: &Arc<Session>) -> Result<(), String> {
-        let _turn = session.turn.lock().await;
-        session.end().await?;
-        let mut sessions = self.sessions();
-        if sessions.get(&session.id).is_some_and(|known| Arc::ptr_eq(known, session)) {
-            sessions.remove(&session.id);
-        }
-        drop(sessions);
-        self.bump();
-        Ok(())
     }
 
     /// What `user` may do in a session of these permissions.
@@ -498,14 +303,6 @@ impl Inner {
         }
     }
 
-    /// Why no session can be created now.
-    fn unhealthy(&self) -> Option<String> {
-        if !self.settings.x_server.is_file() {
-            return Some(format!("{} is not installed on this host", self.settings.x_server.display()));
-        }
-        check_x11_sockets()
-    }
-
     fn running(&self, id: &str, action: &'static str) -> Result<Arc<Session>, BackendError> {
         let session = self.session(id).filter(|session| !session.is_ended());
         session.ok_or_else(|| BackendError { action, message: format!("session {id} does not run") })
@@ -541,7 +338,7 @@ impl Backend for VncBackend {
                 max_concurrent_sessions_per_user: self.inner.settings.max_concurrent_sessions_per_user.max(-1),
                 gl: false,
             },
-            unhealthy: self.inner.unhealthy(),
+            unhealthy: x11::find_fault(&self.inner.settings.x_server),
             ..Description::default()
         })
     }
@@ -557,6 +354,7 @@ impl Backend for VncBackend {
     async fn announce(&self, id: &str) -> Result<(), BackendError> {
         const ACTION: &str = "note the announcement";
         let session = self.inner.session(id).ok_or_else(|| failed(ACTION)("no such session"))?;
+        fault::reach(Point::AnnounceBegun);
         session.update(|state| state.announced = true).map_err(failed(ACTION))
     }
 

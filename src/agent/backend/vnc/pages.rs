@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::ConnectInfo;
@@ -36,6 +37,7 @@ use sha2::Sha256;
 use super::Inner;
 use super::proxy;
 use super::proxy::End;
+use super::proxy::Traffic;
 use super::rfb::MESSAGE_BYTES_MAX;
 use super::session::Session;
 use super::state::is_id;
@@ -108,6 +110,8 @@ enum Turned {
     Away,
     /// A token that does not let in here.
     Back,
+    /// A token of which it is not known yet whether it does: the agent has just started.
+    Later,
 }
 
 impl IntoResponse for Turned {
@@ -117,6 +121,11 @@ impl IntoResponse for Turned {
             Self::Back => {
                 (StatusCode::FORBIDDEN, "No access", "This link is no longer valid, or it is for another session.")
             }
+            Self::Later => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "One moment",
+                "The server is starting. This page tries again by itself.",
+            ),
         };
         let body = format!(
             "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>{title}</title>\
@@ -124,6 +133,9 @@ impl IntoResponse for Turned {
              <body><main class=\"card\"><h1>{title}</h1><p>{text}</p></main></body></html>",
             *VERSION
         );
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            return (status, [(header::RETRY_AFTER, "2"), (header::REFRESH, "2")], Html(body)).into_response();
+        }
         (status, Html(body)).into_response()
     }
 }
@@ -147,7 +159,7 @@ fn check(inner: &Inner, token: &str, id: Option<&str>) -> Result<Visitor, Turned
         Ok(claims) => Ok(Visitor { user: claims.session_user, id: claims.session_id }),
         Err(denial) => {
             tracing::info!(session = id, reason = %denial, "a connection token was refused");
-            Err(Turned::Back)
+            Err(if inner.view.is_whole() { Turned::Back } else { Turned::Later })
         }
     }
 }
@@ -251,8 +263,9 @@ async fn connect(
     tracing::info!(session = session.id, user, from = from.map(|from| from.to_string()), "client connected");
     // Only now: a change of the permissions since the first look has not found this connection in the table.
     inner.refresh(session, number, user).await;
+    let (began, traffic) = (Instant::now(), Traffic::default());
     match session.connect_desktop().await {
-        Ok(desktop) => proxy::carry(socket, desktop, access, inner.stop.clone().cancelled_owned()).await,
+        Ok(desktop) => proxy::carry(socket, desktop, &traffic, access, inner.stop.clone().cancelled_owned()).await,
         Err(error) => {
             tracing::warn!(session = session.id, error = %error, "the desktop could not be reached");
             let end = if session.is_ended() { End::SessionEnded } else { End::Desktop("the desktop does not answer") };
@@ -260,7 +273,8 @@ async fn connect(
         }
     }
     drop(visit);
-    tracing::info!(session = session.id, user, "client disconnected");
+    let ((to_client, to_desktop), seconds) = (traffic.bytes(), began.elapsed().as_secs());
+    tracing::info!(session = session.id, user, seconds, to_client, to_desktop, "client disconnected");
 }
 
 /// Counts a client for as long as it is connected, however that ends.

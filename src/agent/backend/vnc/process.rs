@@ -122,7 +122,7 @@ fn is_ourselves(id: ProcessId) -> bool {
 
 /// Ends everything below this process: TERM, after two seconds KILL, again and again until nothing is left. `reap` takes
 /// in children that have ended.
-pub(super) fn end_descendants(mut reap: impl FnMut()) -> Result<(), String> {
+pub(in crate::agent) fn end_descendants(mut reap: impl FnMut()) -> Result<(), String> {
     let Some(own) = ProcessId::of(i32::try_from(std::process::id()).unwrap_or(0)) else { return Ok(()) };
     end(1, |all| {
         reap();

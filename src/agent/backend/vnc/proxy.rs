@@ -4,6 +4,8 @@
 //! on a connection at once, through its watch.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use std::time::Instant;
 
@@ -152,6 +154,24 @@ impl Table {
     }
 }
 
+/// Bytes of RFB that one connection has carried.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    to_client: AtomicU64,
+    to_desktop: AtomicU64,
+}
+
+impl Traffic {
+    /// How many went to the client, and how many to the desktop.
+    pub fn bytes(&self) -> (u64, u64) {
+        (self.to_client.load(Ordering::Relaxed), self.to_desktop.load(Ordering::Relaxed))
+    }
+}
+
+fn count_bytes(counter: &AtomicU64, bytes: &[u8]) {
+    counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+}
+
 /// Accepts a connection only to say why it ends.
 pub(super) async fn refuse(mut socket: WebSocket, end: End) {
     let goodbye = async {
@@ -171,6 +191,7 @@ pub(super) async fn refuse(mut socket: WebSocket, end: End) {
 pub(super) async fn carry(
     socket: WebSocket,
     desktop: UnixStream,
+    traffic: &Traffic,
     mut access: watch::Receiver<Access>,
     stop: impl Future<Output = ()>,
 ) {
@@ -179,7 +200,7 @@ pub(super) async fn carry(
     let end = tokio::select! {
         () = stop => End::Restart,
         end = ended(access.clone()) => end,
-        end = exchange(&mut sink, &mut client, desktop, &mut access) => end,
+        end = exchange(&mut sink, &mut client, desktop, traffic, &mut access) => end,
     };
     let end = match end {
         // The desktop's socket closes a little before it is known that the session is over.
@@ -256,6 +277,7 @@ async fn exchange(
     sink: &mut Sink,
     client: &mut Client,
     mut desktop: UnixStream,
+    traffic: &Traffic,
     access: &mut watch::Receiver<Access>,
 ) -> End {
     // The desktop first, so that what the client hears is what there is.
@@ -274,8 +296,8 @@ async fn exchange(
     }
     let (reader, writer) = desktop.into_split();
     let last_seen = watch::Sender::new(client.last_seen);
-    let down = to_client(reader, sink, access.clone(), last_seen.subscribe());
-    let up = to_desktop(client, writer, access, &last_seen);
+    let down = to_client(reader, sink, traffic, access.clone(), last_seen.subscribe());
+    let up = to_desktop(client, writer, traffic, access, &last_seen);
     tokio::select! {
         end = down => end,
         end = up => end,
@@ -306,6 +328,7 @@ fn rights(access: &watch::Receiver<Access>) -> Rights {
 async fn to_client(
     mut desktop: OwnedReadHalf,
     sink: &mut Sink,
+    traffic: &Traffic,
     access: watch::Receiver<Access>,
     last_seen: watch::Receiver<Instant>,
 ) -> End {
@@ -323,6 +346,7 @@ async fn to_client(
                 if out.is_empty() {
                     continue;
                 }
+                count_bytes(&traffic.to_client, &out);
                 Message::Binary(out.into())
             }
             _ = ping.tick() => {
@@ -343,6 +367,7 @@ async fn to_client(
 async fn to_desktop(
     client: &mut Client,
     mut desktop: OwnedWriteHalf,
+    traffic: &Traffic,
     access: &mut watch::Receiver<Access>,
     last_seen: &watch::Sender<Instant>,
 ) -> End {
@@ -353,6 +378,7 @@ async fn to_desktop(
         let now = rights(access);
         let outcome = filter.push(&input, now, &mut out);
         filter.release(now, &mut out);
+        count_bytes(&traffic.to_desktop, &out);
         if !out.is_empty() && desktop.write_all(&out).await.is_err() {
             return End::Desktop("the desktop closed the connection");
         }

@@ -24,6 +24,7 @@ use tokio::sync::watch;
 use super::process;
 use super::process::INSTANCE_VARIABLE;
 use super::proxy::Table;
+use super::rfb;
 use super::state::Folder;
 use super::state::HostState;
 use super::state::Stage;
@@ -31,6 +32,8 @@ use super::state::State;
 use super::state::write_json;
 use crate::agent::backend::HostSession;
 use crate::agent::backend::Phase;
+use crate::agent::fault;
+use crate::agent::fault::Point;
 use crate::api::session::SessionType;
 use crate::permissions::Permissions;
 
@@ -43,13 +46,20 @@ const TRY_AGAIN: Duration = Duration::from_millis(5);
 const HOST_END_LIMIT: Duration = Duration::from_secs(16);
 /// Time to connect to a desktop's socket.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// Time a desktop has to greet, the first time.
+const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Between two tries to be greeted.
+const ANSWER_AGAIN: Duration = Duration::from_millis(200);
+
+/// Why a session is over whose session host never began.
+const CUT_OFF: &str = "its start was cut off";
 
 /// How far a session is, as the agent knows it.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Life {
-    /// Its session host is starting it.
+    /// Its session host is starting it, or it does not answer yet.
     Starting,
-    /// It accepts clients.
+    /// It has greeted a client, us.
     Running(HostState),
     /// Over; nothing of it runs.
     Ended(String),
@@ -64,6 +74,8 @@ pub(super) enum DesktopError {
     Unreachable(String),
     #[error("the desktop's socket is not that of the session's X server")]
     Impostor,
+    #[error("the desktop does not greet: {0}")]
+    Mute(String),
 }
 
 /// One session of this server.
@@ -76,6 +88,7 @@ pub(super) struct Session {
     state: Mutex<State>,
     permissions: Mutex<Arc<Permissions>>,
     table: Mutex<Table>,
+    obstacle: Mutex<Option<String>>,
     /// How far it is.
     pub life: watch::Sender<Life>,
     /// Held while it is being ended, so that two do not.
@@ -97,6 +110,7 @@ impl Session {
             permissions: Mutex::new(Arc::new(permissions.unwrap_or_default())),
             state: Mutex::new(state),
             table: Mutex::default(),
+            obstacle: Mutex::default(),
             life: watch::Sender::new(Life::Starting),
             turn: tokio::sync::Mutex::default(),
         }
@@ -115,6 +129,11 @@ impl Session {
     /// The table of its clients.
     pub fn table(&self) -> MutexGuard<'_, Table> {
         lock(&self.table)
+    }
+
+    /// Why clients would not reach its desktop, when that was tried last.
+    pub fn obstacle(&self) -> Option<String> {
+        lock(&self.obstacle).clone()
     }
 
     /// Changes the state in memory and on the host.
@@ -151,6 +170,11 @@ impl Session {
         matches!(*self.life.borrow(), Life::Ended(_))
     }
 
+    /// Whether it is over without ever having begun.
+    pub fn was_cut_off(&self) -> bool {
+        *self.life.borrow() == Life::Ended(CUT_OFF.into())
+    }
+
     /// What `list` says of it.
     pub fn describe(&self) -> HostSession {
         let state = self.state();
@@ -177,6 +201,10 @@ impl Session {
     /// side must be the X server that the session host has started.
     pub async fn connect_desktop(&self) -> Result<UnixStream, DesktopError> {
         let Life::Running(host) = self.life.borrow().clone() else { return Err(DesktopError::NotRunning) };
+        self.connect_to(&host).await
+    }
+
+    async fn connect_to(&self, host: &HostState) -> Result<UnixStream, DesktopError> {
         let server = host.x_server.filter(|server| server.is_alive()).ok_or(DesktopError::NotRunning)?;
         let unreachable = |error: io::Error| DesktopError::Unreachable(error.to_string());
         let stream = tokio::time::timeout(CONNECT_LIMIT, UnixStream::connect(self.folder.rfb()))
@@ -194,8 +222,9 @@ impl Session {
     /// Why it did not start. Something of it may run all the same.
     pub async fn start_host(&self, program: &Path) -> Result<UnixStream, String> {
         let instance = lock(&self.state).instance.clone();
-        let mut command = host_command(program, &self.folder.0, &instance);
+        let mut command = host_command(program, &self.folder.0, &instance, is_under_systemd());
         let mut child = command.spawn().map_err(|error| format!("the session host could not be started: {error}"))?;
+        fault::reach(Point::HostSpawned);
         let deadline = tokio::time::Instant::now() + HOST_START_LIMIT;
         let stream = loop {
             if let Ok(stream) = UnixStream::connect(self.folder.control()).await {
@@ -211,6 +240,7 @@ impl Session {
             }
         };
         tokio::spawn(reap(child));
+        fault::reach(Point::HostFollowed);
         stream
     }
 
@@ -248,21 +278,48 @@ impl Session {
     async fn read_control(&self, stream: UnixStream) {
         let mut lines = BufReader::new(stream).lines();
         let instance = lock(&self.state).instance.clone();
-        while let Ok(Some(line)) = lines.next_line().await {
+        let mut is_up = None;
+        loop {
+            let line = tokio::select! {
+                line = lines.next_line() => line,
+                host = self.until_it_answers(is_up.clone()) => {
+                    is_up = None;
+                    self.life.send_if_modified(|life| {
+                        let changes = *life == Life::Starting;
+                        if changes {
+                            *life = Life::Running(host);
+                        }
+                        changes
+                    });
+                    continue;
+                }
+            };
+            let Ok(Some(line)) = line else { return };
             let Ok(host) = serde_json::from_str::<HostState>(&line) else { continue };
             if host.instance != instance {
                 // The folder is another session's by now.
                 return;
             }
-            if host.stage == Stage::Ready {
-                self.life.send_if_modified(|life| {
-                    let changes = *life == Life::Starting;
-                    if changes {
-                        *life = Life::Running(host);
-                    }
-                    changes
-                });
-            }
+            is_up = Some(host).filter(|host| host.stage == Stage::Ready);
+        }
+    }
+
+    /// Waits until the desktop of `host` greets a client on the way that all will take. For ever, if there is none.
+    async fn until_it_answers(&self, host: Option<HostState>) -> HostState {
+        let Some(host) = host else { return std::future::pending().await };
+        *lock(&self.obstacle) = Some("the desktop has not greeted yet".into());
+        loop {
+            let greeted = async {
+                let mut stream = self.connect_to(&host).await?;
+                rfb::connect(&mut stream).await.map_err(|error| DesktopError::Mute(error.to_string()))
+            };
+            let obstacle = match tokio::time::timeout(ANSWER_LIMIT, greeted).await {
+                Ok(Ok(_)) => return host,
+                Ok(Err(error)) => error,
+                Err(_) => DesktopError::Mute("no answer".into()),
+            };
+            *lock(&self.obstacle) = Some(obstacle.to_string());
+            tokio::time::sleep(ANSWER_AGAIN).await;
         }
     }
 
@@ -271,13 +328,30 @@ impl Session {
         if self.is_ended() {
             return;
         }
+        fault::reach(Point::SettleBegun);
         let reason = match self.end_leftovers().await {
             Ok(reason) => reason,
             Err(left) => left,
         };
+        self.record_end(&reason);
+        fault::reach(Point::SettleRecorded);
         drop(held);
         self.table().close();
         self.life.send_replace(Life::Ended(reason));
+    }
+
+    /// Writes for the session host, which is gone, that the session is over: for agents after us, and so that a session
+    /// host that comes too late does not begin. The caller has the lock.
+    fn record_end(&self, reason: &str) {
+        let instance = lock(&self.state).instance.clone();
+        let mut host = self.folder.read_host(&instance).unwrap_or_else(|| HostState::unknown(&instance));
+        if matches!(host.stage, Stage::Ended(_)) {
+            return;
+        }
+        host.stage = Stage::Ended(reason.to_owned());
+        if let Err(error) = write_json(&self.folder.host(), &host) {
+            tracing::warn!(session = self.id, error = &error as &dyn std::error::Error, "the end was not recorded");
+        }
     }
 
     /// Ends whatever of the session runs, and takes its folder away. The caller has its turn.
@@ -285,15 +359,18 @@ impl Session {
     /// # Errors
     /// What could not be ended or taken away.
     pub async fn end(&self) -> Result<(), String> {
+        fault::reach(Point::CloseBegun);
         self.table().close();
         let instance = lock(&self.state).instance.clone();
         let held = self.end_host(&instance).await?;
+        fault::reach(Point::LockTaken);
         self.end_leftovers().await?;
+        fault::reach(Point::LeftoversEnded);
         let folder = self.folder.clone();
         // The lock is let go only when the folder is gone: a session host that starts late finds nothing.
         let removed = tokio::task::spawn_blocking(move || folder.remove(&instance).map(|()| drop(held))).await;
         match removed {
-            Ok(Ok(())) => {}
+            Ok(Ok(())) => fault::reach(Point::FolderGone),
             Ok(Err(error)) => return Err(format!("the session's folder could not be removed: {error}")),
             Err(error) => return Err(error.to_string()),
         }
@@ -323,6 +400,7 @@ impl Session {
                 if !asked {
                     host.host.signal(Signal::SIGTERM);
                     asked = true;
+                    fault::reach(Point::HostTold);
                 } else if !killed && start.elapsed() > HOST_END_LIMIT {
                     host.host.signal(Signal::SIGKILL);
                     killed = true;
@@ -350,7 +428,8 @@ impl Session {
         ended.map_err(|error| error.to_string())??;
         Ok(match host.map(|host| host.stage) {
             Some(Stage::Ended(reason)) => reason,
-            _ => "the session host was killed".into(),
+            Some(_) => "the session host was killed".into(),
+            None => CUT_OFF.into(),
         })
     }
 }
@@ -360,12 +439,17 @@ async fn reap(mut child: Child) {
     let _ = child.wait().await;
 }
 
+/// Whether systemd runs the machine, and lets us start units.
+fn is_under_systemd() -> bool {
+    Path::new("/run/systemd/system").is_dir() && nix::unistd::geteuid().is_root()
+}
+
 /// The command that starts a session host which outlives the agent.
 ///
 /// Where systemd runs the machine it gets a unit of its own: a unit's processes are ended with the unit, and the agent
 /// may be one. Elsewhere a session of its own, which the session host makes itself, is enough.
-fn host_command(program: &Path, folder: &Path, instance: &str) -> Command {
-    let mut command = if Path::new("/run/systemd/system").is_dir() && nix::unistd::geteuid().is_root() {
+fn host_command(program: &Path, folder: &Path, instance: &str, under_systemd: bool) -> Command {
+    let mut command = if under_systemd {
         let mut command = Command::new("systemd-run");
         command
             .args(["--quiet", "--collect", "--property=KillMode=mixed"])
@@ -380,6 +464,9 @@ fn host_command(program: &Path, folder: &Path, instance: &str) -> Command {
     // What the session host has forked carries the mark before it is a program: the host may be killed in between.
     command.env(INSTANCE_VARIABLE, instance);
     command.arg("session-host").arg("--folder").arg(folder).arg("--instance").arg(instance);
+    if let Some(faults) = fault::folder() {
+        command.arg("--fault-folder").arg(faults);
+    }
     // The root folder: the agent's may be on a file system that is to be unmounted one day.
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command
@@ -388,4 +475,25 @@ fn host_command(program: &Path, folder: &Path, instance: &str) -> Command {
 /// Number of this start of the machine.
 pub(super) fn read_boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn under_systemd_a_session_host_gets_a_unit_of_its_own() {
+        let words = |under_systemd| {
+            let command = host_command(Path::new("/bin/it"), Path::new("/run/s"), "1a", under_systemd);
+            let command = command.as_std();
+            let words = std::iter::once(command.get_program()).chain(command.get_args());
+            words.map(|word| word.to_str().unwrap().to_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(words(false), "/bin/it session-host --folder /run/s --instance 1a");
+        assert_eq!(
+            words(true),
+            "systemd-run --quiet --collect --property=KillMode=mixed --unit=dcv-operator-session-1a \
+             --setenv=DCV_OPERATOR_INSTANCE=1a -- /bin/it session-host --folder /run/s --instance 1a"
+        );
+    }
 }

@@ -4,11 +4,10 @@
 //! the X server or the desktop ends, or on TERM. It knows nothing of clients. What it does it writes to `host.json` and tells
 //! whoever connects to its control socket. Errors of the programs go to `s/session.log`.
 //!
-//! The programs are started through [`become_program`], a second use of our own binary, because the change of the account
+//! The programs are started through [`become_program`](super::program::become_program), a second use of our own binary, because the change of the account
 //! must happen in the child, and safe Rust has no way to run our code between fork and exec.
 
 use std::ffi::OsStr;
-use std::ffi::OsString;
 use std::fs;
 use std::fs::File;
 use std::io;
@@ -18,7 +17,6 @@ use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::fs::chown;
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
@@ -34,12 +32,8 @@ use nix::sys::stat::umask;
 use nix::sys::wait::WaitPidFlag;
 use nix::sys::wait::WaitStatus;
 use nix::sys::wait::waitpid;
-use nix::unistd::Gid;
 use nix::unistd::Uid;
-use nix::unistd::setgid;
-use nix::unistd::setgroups;
 use nix::unistd::setsid;
-use nix::unistd::setuid;
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixListener;
 use tokio::net::UnixStream;
@@ -61,6 +55,8 @@ use super::state::Stage;
 use super::state::State;
 use super::state::write_json;
 use crate::agent::backend::account::Account;
+use crate::agent::fault;
+use crate::agent::fault::Point;
 
 /// How long the X server may take to be there.
 const X_SERVER_LIMIT: Duration = Duration::from_secs(30);
@@ -104,6 +100,7 @@ pub fn run(folder: &Path, instance: &str) -> Result<(), SessionHostError> {
     let _ = setsid();
     umask(Mode::from_bits_truncate(0o077));
     let folder_of_session = Folder(folder.to_owned());
+    fault::reach(Point::HostBegun);
     // First the lock, then the look: until the lock is ours an agent may take the folder away.
     let lock = match folder_of_session.lock() {
         Ok(lock) => lock,
@@ -113,9 +110,11 @@ pub fn run(folder: &Path, instance: &str) -> Result<(), SessionHostError> {
         Err(error) => return Err(failed("take the lock")(error)),
     };
     let state = folder_of_session.read_state().map_err(failed("read the state"))?;
-    if state.instance != instance {
+    // One that has a `host.json` had its session host: an agent took us for dead, and has recorded the end.
+    if state.instance != instance || folder_of_session.read_host(instance).is_some() {
         return Err(SessionHostError::Superseded(folder.to_owned()));
     }
+    fault::reach(Point::HostLocked);
     prctl::set_child_subreaper(true).map_err(io::Error::from).map_err(failed("become the reaper"))?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let outcome = runtime.and_then(|runtime| runtime.block_on(live(folder_of_session, state)));
@@ -131,66 +130,6 @@ fn close_inherited() {
     for fd in open.into_iter().filter(|fd| *fd > 2) {
         // The one of the list itself is closed already.
         let _ = nix::unistd::close(fd);
-    }
-}
-
-/// Becomes `program`, as another account where one is named: own session, groups, account, folder. Returns only when that
-/// failed. `make_folder` is made first, as the account.
-pub fn become_program(
-    identity: Option<&Identity>,
-    directory: &Path,
-    make_folder: Option<&Path>,
-    program: &[OsString],
-) -> io::Error {
-    let prepare = || {
-        let _ = setsid();
-        if let Some(identity) = identity {
-            let groups: Vec<Gid> = identity.groups.iter().copied().map(Gid::from_raw).collect();
-            // In this order: an account has no right to choose its groups.
-            setgroups(&groups)?;
-            setgid(Gid::from_raw(identity.gid))?;
-            setuid(Uid::from_raw(identity.uid))?;
-        }
-        umask(Mode::from_bits_truncate(0o022));
-        Ok::<_, nix::Error>(())
-    };
-    if let Err(error) = prepare() {
-        return error.into();
-    }
-    // A home that is not there keeps nobody from a desktop.
-    if std::env::set_current_dir(directory).is_err()
-        && let Err(error) = std::env::set_current_dir("/")
-    {
-        return error;
-    }
-    if let Some(path) = make_folder
-        && let Err(error) = fs::create_dir_all(path)
-    {
-        return error;
-    }
-    match program.split_first() {
-        Some((program, arguments)) => Command::new(program).args(arguments).exec(),
-        None => std::process::exit(0),
-    }
-}
-
-/// An account by its numbers, as in `1001:1001:27,100`: uid, gid, supplementary groups.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    uid: u32,
-    gid: u32,
-    groups: Vec<u32>,
-}
-
-impl std::str::FromStr for Identity {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts: Vec<&str> = text.split(':').collect();
-        let [uid, gid, groups] = parts[..] else { return Err("expected uid:gid:groups".into()) };
-        let number = |text: &str| text.parse::<u32>().map_err(|_| format!("{text:?} is not a number"));
-        let groups = groups.split(',').filter(|group| !group.is_empty()).map(number).collect::<Result<_, _>>()?;
-        Ok(Self { uid: number(uid)?, gid: number(gid)?, groups })
     }
 }
 
@@ -227,18 +166,20 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut child = signal(SignalKind::child())?;
     let own = i32::try_from(std::process::id()).ok().and_then(ProcessId::of).ok_or(io::ErrorKind::NotFound)?;
-    let state = HostState {
-        instance: session.instance.clone(),
-        host: own,
-        x_server: None,
-        programs: Vec::new(),
-        display: None,
-        stage: Stage::Starting,
-    };
+    let mut state = HostState { host: own, ..HostState::unknown(&session.instance) };
     let _ = fs::remove_file(folder.control());
     let control = UnixListener::bind(folder.control())?;
+    fault::reach(Point::HostListening);
     write_json(&folder.host(), &state)?;
-    let log = Log::new(prepare_owned(&folder, &session)?)?;
+    fault::reach(Point::HostRecorded);
+    let log = match prepare_owned(&folder, &session).and_then(Log::new) {
+        Ok(log) => log,
+        Err(error) => {
+            state.stage = Stage::Ended(format!("the owner's folder could not be made: {error}"));
+            return write_json(&folder.host(), &state);
+        }
+    };
+    fault::reach(Point::OwnedMade);
     let mut host = Host { folder, session, state, listeners: Vec::new(), log };
     let mut step = match host.start_x_server() {
         Ok(reader) => Step::Display { reader, digits: Vec::new() },
@@ -272,6 +213,7 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
                 Ok(None) => {}
                 Ok(Some(display)) => {
                     host.state.display = Some(display);
+                    fault::reach(Point::DisplayTold);
                     step = Step::StorageFolder;
                 }
                 // The end of the X server comes as a signal.
@@ -283,8 +225,10 @@ async fn live(folder: Folder, session: State) -> io::Result<()> {
             _ = tick.tick(), if matches!(step, Step::FirstClient) => {
                 if Instant::now() >= deadline || host.has_client() {
                     step = Step::Nothing;
+                    fault::reach(Point::DesktopUp);
                     host.state.stage = Stage::Ready;
                     host.publish();
+                    fault::reach(Point::DesktopTold);
                 }
             }
             () = host.log.collect() => {}
@@ -360,6 +304,9 @@ impl Host {
         }
         if let Some(path) = make_folder {
             command.arg("--make-folder").arg(path);
+        }
+        if let Some(faults) = fault::folder() {
+            command.arg("--fault-folder").arg(faults);
         }
         command.arg("--").args(program);
         let owned = self.folder.owned();
@@ -442,6 +389,7 @@ impl Host {
         ];
         let id = self.spawn(None, &words)?;
         drop(writer);
+        fault::reach(Point::XServerSpawned);
         self.state.x_server = Some(id);
         self.publish();
         pipe::Receiver::from_owned_fd(reader.into())
@@ -449,7 +397,11 @@ impl Host {
 
     fn start_storage(&self) -> io::Result<Step> {
         match &self.session.launch.storage_root {
-            Some(path) => Ok(Step::StorageMaker(self.spawn::<&str>(Some(path), &[])?.pid)),
+            Some(path) => {
+                let maker = self.spawn::<&str>(Some(path), &[])?;
+                fault::reach(Point::StorageBegun);
+                Ok(Step::StorageMaker(maker.pid))
+            }
             None => Ok(Step::Programs),
         }
     }
@@ -458,10 +410,12 @@ impl Host {
         let launch = self.session.launch.clone();
         let desktop = self.spawn(None, &launch.desktop)?;
         self.state.programs.push(desktop);
+        fault::reach(Point::DesktopSpawned);
         if let Some(autorun) = &launch.autorun {
             let autorun = self.spawn(None, autorun)?;
             self.state.programs.push(autorun);
         }
+        fault::reach(Point::ProgramsSpawned);
         Ok(())
     }
 
@@ -520,6 +474,7 @@ impl Host {
 
     /// Ends everything and records why.
     fn end(&mut self, reason: &str) {
+        fault::reach(Point::EndBegun);
         let reap = || {
             while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive) {}
         };
@@ -527,9 +482,11 @@ impl Host {
             Ok(()) => reason.to_owned(),
             Err(left) => format!("{reason}; {left}"),
         };
+        fault::reach(Point::AllEnded);
         self.log.note(&format!("session over: {reason}"));
         self.state.stage = Stage::Ended(reason);
         self.publish();
+        fault::reach(Point::EndRecorded);
     }
 }
 
@@ -564,15 +521,5 @@ mod tests {
         assert!(!is_connected(listening, 1));
         assert!(is_connected(listening, 12));
         assert!(is_connected(&format!("{listening}d: 3 0 0 1 03 104 /tmp/.X11-unix/X1\n"), 1));
-    }
-
-    #[test]
-    fn an_identity_is_three_parts_of_numbers() {
-        let identity = |text: &str| text.parse::<Identity>();
-        assert_eq!(identity("1001:1002:").unwrap(), Identity { uid: 1001, gid: 1002, groups: vec![] });
-        assert_eq!(identity("1:2:27,100").unwrap(), Identity { uid: 1, gid: 2, groups: vec![27, 100] });
-        for bad in ["", "1:2", "1:2:3:4", "a:2:", "1:2:x", "-1:2:"] {
-            assert!(identity(bad).is_err(), "{bad}");
-        }
     }
 }

@@ -1,12 +1,13 @@
 //! What a session keeps on the host: its folder, and the two files by which an agent that comes back knows it.
 //!
-//! Each file has one writer: `state.json` the agent, `host.json` the session host. Both are replaced whole. A folder of a
+//! Each file has one writer: `state.json` the agent, `host.json` whoever has the lock: the session host, and once that is
+//! gone the agent, to record the end. Both are replaced whole. A folder of a
 //! session always holds a `state.json`: it is made under another name and renamed.
 //!
 //! ```text
 //! <state folder>/vnc/<server>/<id>/   root 0711
 //!   state.json   root 0600   whose it is, how it is started, cookie, number of connections
-//!   host.json    root 0600   processes and display
+//!   host.json    root 0600   processes and display, how it ended
 //!   lock         root 0600   held by the session host for its life
 //!   control      root 0600   socket: the session host tells whoever connects how far it is
 //!   s/           owner 0700  rfb.sock, xauth, session.log, run/
@@ -33,6 +34,8 @@ use sha2::Sha256;
 use super::process::ProcessId;
 use crate::agent::backend::Order;
 use crate::agent::backend::account::Account;
+use crate::agent::fault;
+use crate::agent::fault::Point;
 
 /// Longest path of a Unix socket. Source: unix(7), less the closing zero.
 const SOCKET_PATH_BYTES_MAX: usize = 107;
@@ -143,6 +146,18 @@ pub(super) enum Stage {
 }
 
 impl HostState {
+    /// That of a session host which has never said anything.
+    pub fn unknown(instance: &str) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            host: ProcessId { pid: 0, start_time: 0 },
+            x_server: None,
+            programs: Vec::new(),
+            display: None,
+            stage: Stage::Starting,
+        }
+    }
+
     /// Every process it has recorded, its own too.
     pub fn processes(&self) -> Vec<ProcessId> {
         let mut all = vec![self.host];
@@ -183,9 +198,11 @@ impl Folder {
         let parent = self.0.parent().ok_or(io::ErrorKind::InvalidInput)?;
         let unfinished = Self(parent.join(format!(".new-{}", state.instance)));
         fs::DirBuilder::new().mode(0o711).create(&unfinished.0)?;
+        fault::reach(Point::FolderBegun);
         // The mode asked for is subject to the umask.
         fs::set_permissions(&unfinished.0, fs::Permissions::from_mode(0o711))?;
         write_json(&unfinished.state(), state)?;
+        fault::reach(Point::FolderUnnamed);
         fs::rename(&unfinished.0, &self.0)
     }
 
@@ -198,6 +215,7 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             other => other?,
         }
+        fault::reach(Point::FolderLeaving);
         match fs::remove_dir_all(&leaving) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other,
@@ -250,6 +268,7 @@ pub(super) fn write_json<T: Serialize>(path: &Path, value: &T) -> io::Result<()>
     let temporary = path.with_extension("json.new");
     let mut file = File::options().create(true).write(true).truncate(true).mode(0o600).open(&temporary)?;
     file.write_all(&serde_json::to_vec_pretty(value)?)?;
+    fault::reach(Point::FileUnnamed);
     fs::rename(&temporary, path)
 }
 
