@@ -13,6 +13,7 @@ pub mod fault;
 pub mod gate;
 pub mod host;
 pub mod https;
+pub mod init;
 pub mod ledger;
 mod lock;
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod check;
 pub mod controller;
 pub mod fake_host;
 mod host;
+pub mod init;
 pub mod session_host;
 
 use std::ffi::OsString;
@@ -40,6 +41,7 @@ use broker::BrokerArgs;
 use check::CheckArgs;
 use controller::ControllerArgs;
 use fake_host::FakeHostArgs;
+use init::InitArgs;
 use session_host::SessionHostArgs;
 
 /// Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
@@ -98,6 +100,15 @@ pub enum Role {
     },
     /// Look at this host: what it is, whether it is set up for sessions, and how to mend what is missing
     Check(Box<CheckArgs>),
+    /// Be PID 1 of a container: keep the agent running, and take in processes whose parent is gone
+    Init {
+        /// How to log.
+        #[command(flatten)]
+        logs: Logs,
+        /// Its own flags.
+        #[command(flatten)]
+        args: InitArgs,
+    },
     /// Run one session of the vnc backend; started by the agent
     #[command(hide = true)]
     SessionHost(SessionHostArgs),
@@ -185,6 +196,7 @@ fn play(cli: Cli) -> anyhow::Result<()> {
         }
         Role::FakeHost { logs, args } => serve(&logs, None, args.run()),
         Role::Check(args) => block_on(args.run(&Notices::default())).map(drop),
+        Role::Init { logs, args } => start(&logs, None, args.run()),
         Role::SessionHost(args) => args.run(),
     }
 }

@@ -79,6 +79,11 @@ impl AgentListener {
         Self(UnixListener::bind(folder.join(SOCKET)).unwrap())
     }
 
+    /// Adds the words that make an agent of `host`.
+    pub fn add_command(command: &mut Command, host: &TestHost) {
+        command.arg(std::env::current_exe().unwrap()).args(ARGUMENTS).env(FOLDER, host.folder.path());
+    }
+
     /// The next agent that calls, and its pid.
     pub async fn accept(&self) -> (Agent, i32) {
         let (stream, _) = tokio::time::timeout(PATIENCE, self.0.accept()).await.expect("an agent starts").unwrap();

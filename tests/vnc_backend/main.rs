@@ -3,6 +3,7 @@
 
 mod agents;
 mod host;
+mod init;
 mod kills;
 mod life;
 mod refusals;

@@ -26,6 +26,8 @@ pub mod session_host;
 mod state;
 mod x11;
 
+pub(in crate::agent) use process::end_descendants;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt;
