@@ -61,7 +61,38 @@ const commands = {
       return { width, height, colours: colours.size, painted: painted / pixels.length };
     })()`);
     const text = await page.evaluate('document.body.innerText');
-    return { ...screen, text, url: page.url(), sockets: { ...sockets }, requests, complaints };
+    // Where keys go, and how large the desktop is drawn.
+    const shown = await page.evaluate(`(() => {
+      const canvas = ${desktop};
+      const { width, height } = canvas ? canvas.getBoundingClientRect() : { width: 0, height: 0 };
+      const { id, tagName } = document.activeElement;
+      return { focus: id || tagName.toLowerCase(), full: document.fullscreenElement !== null, drawn: [width, height] };
+    })()`);
+    return { ...screen, ...shown, text, url: page.url(), sockets: { ...sockets }, requests, complaints };
+  },
+  // As a portal does: from a page of another site, by a link.
+  async follow({ url }) {
+    await page.route('https://portal.example/', (route) =>
+      route.fulfill({ contentType: 'text/html', body: `<a href="${url.replaceAll('&', '&amp;')}">open</a>` }),
+    );
+    await page.goto('https://portal.example/');
+    const [response] = await Promise.all([page.waitForNavigation(), page.click('a')]);
+    return { status: response.status(), url: page.url() };
+  },
+  async resize({ width, height }) {
+    await page.setViewportSize({ width, height });
+    return {};
+  },
+  async allow_clipboard() {
+    await context.grantPermissions(['clipboard-read', 'clipboard-write']);
+    return {};
+  },
+  async read_clipboard() {
+    return { text: await page.evaluate(() => navigator.clipboard.readText()) };
+  },
+  // The content of a text field.
+  async value({ id }) {
+    return { text: await page.inputValue(`#${id}`) };
   },
   // Before the page is opened: its timers can then be told that time has passed.
   async install_clock() {

@@ -38,6 +38,12 @@ pub struct Look {
     pub painted: f64,
     /// Text of the page that can be seen.
     pub text: String,
+    /// Id of the element that keys go to, or what it is.
+    pub focus: String,
+    /// Whether the page has the whole screen.
+    pub full: bool,
+    /// Size at which the desktop is drawn, in pixels of the page.
+    pub drawn: (f64, f64),
     /// Address of the page.
     pub url: String,
     /// Its sockets.
@@ -55,6 +61,12 @@ pub struct Sockets {
     pub opened: u32,
     /// How many are open.
     pub open: u32,
+}
+
+/// An answer that is a text.
+#[derive(Deserialize)]
+struct Text {
+    text: String,
 }
 
 /// A page that was loaded.
@@ -98,6 +110,11 @@ impl Browser {
         self.ask(json!({"command": "open", "url": url})).await
     }
 
+    /// Opens `url` by a link on a page of another site, as portals do.
+    pub async fn follow(&mut self, url: &str) -> Loaded {
+        self.ask(json!({"command": "follow", "url": url})).await
+    }
+
     /// Loads the page again.
     pub async fn reload(&mut self) -> Loaded {
         self.ask(json!({"command": "reload"})).await
@@ -124,15 +141,63 @@ impl Browser {
         }
     }
 
+    /// Waits until the text field `id` holds `text`.
+    pub async fn until_value(&mut self, id: &str, text: &str) {
+        let end = std::time::Instant::now() + seconds(15);
+        while self.value(id).await != text {
+            assert!(std::time::Instant::now() < end, "#{id} does not hold {text:?}, but {:?}", self.value(id).await);
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
     /// Clicks there, in pixels of the page.
     pub async fn click(&mut self, x: u32, y: u32) {
         let _: Value = self.ask(json!({"command": "click", "x": x, "y": y})).await;
     }
 
+    /// Presses a key or several at once, as in `Control+Alt+Shift`.
+    pub async fn press(&mut self, key: &str) {
+        let _: Value = self.ask(json!({"command": "press", "key": key})).await;
+    }
+
+    /// Gives the window another size.
+    pub async fn resize(&mut self, width: u32, height: u32) {
+        let _: Value = self.ask(json!({"command": "resize", "width": width, "height": height})).await;
+    }
+
+    /// Lets pages use the clipboard, as people are asked to.
+    pub async fn allow_clipboard(&mut self) {
+        let _: Value = self.ask(json!({"command": "allow_clipboard"})).await;
+    }
+
+    /// Waits until the browser's clipboard holds `text`.
+    pub async fn until_clipboard(&mut self, text: &str) {
+        let end = std::time::Instant::now() + seconds(15);
+        loop {
+            let found: Text = self.ask(json!({"command": "read_clipboard"})).await;
+            if found.text == text {
+                return;
+            }
+            assert!(std::time::Instant::now() < end, "the clipboard does not hold {text:?}, but {:?}", found.text);
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Content of the text field `id`.
+    pub async fn value(&mut self, id: &str) -> String {
+        let answer: Text = self.ask(json!({"command": "value", "id": id})).await;
+        answer.text
+    }
+
+    /// Types `text`, which must be on a US keyboard.
+    pub async fn type_text(&mut self, text: &str) {
+        let _: Value = self.ask(json!({"command": "type", "text": text})).await;
+    }
+
     /// Types `text`, which must be on a US keyboard, and Enter.
     pub async fn type_line(&mut self, text: &str) {
-        let _: Value = self.ask(json!({"command": "type", "text": text})).await;
-        let _: Value = self.ask(json!({"command": "press", "key": "Enter"})).await;
+        self.type_text(text).await;
+        self.press("Enter").await;
     }
 
     /// Stores a picture of the page as `target/e2e/<name>.png`.

@@ -9,6 +9,7 @@ pub mod browser;
 pub mod clients;
 pub mod contract;
 pub mod dcv_host;
+pub mod desktop;
 pub mod fake_host;
 pub mod host;
 pub mod rest;

@@ -1,54 +1,19 @@
 //! From a manifest or a REST call to a real desktop in a browser, and what the browser sees when parts end.
 
+use std::collections::BTreeSet;
 use std::path::Path;
-use std::time::Duration;
 
 use e2e::Stand;
 use e2e::browser::Browser;
-use e2e::browser::Look;
+use e2e::desktop::desktop;
+use e2e::desktop::is_painted;
+use e2e::desktop::type_a_file;
 use e2e::eventually;
 use e2e::host;
-use e2e::rest::LoggedIn;
 use e2e::seconds;
-use e2e::session::Sessions;
 use e2e::stand::root;
 use e2e::unique;
 use serde_json::json;
-
-/// Whether a desktop is there and painted: a window manager and a terminal have many colours and much that is not black.
-fn is_painted(look: &Look) -> bool {
-    look.width >= 640 && look.height >= 480 && look.colours >= 16 && look.painted > 0.2
-}
-
-/// Clicks into the terminal, types a command that makes a file in ann's home, and waits for the file.
-async fn type_a_file(browser: &mut Browser) {
-    let word = unique("typed");
-    let file = Path::new("/home/ann").join(&word);
-    for _ in 0..10 {
-        // The terminal is near the left upper corner.
-        browser.click(240, 200).await;
-        browser.type_line(&format!("echo {word} | tee {word}")).await;
-        for _ in 0..40 {
-            if std::fs::read_to_string(&file).is_ok_and(|text| text.trim() == word) {
-                std::fs::remove_file(&file).expect("the file can be removed");
-                return;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        // What is typed before the terminal has its shell is lost: again.
-    }
-    let picture = browser.screenshot("not-typed").await;
-    panic!("{} did not appear ({})", file.display(), picture.display());
-}
-
-/// A READY desktop with a terminal, its id, and a client that may connect to it.
-async fn desktop(stand: &Stand, word: &str) -> (Sessions, String, LoggedIn) {
-    let sessions = stand.namespace(word).await;
-    sessions.create("desk", &json!({"initFile": "script.sh", "autorunFile": "script.sh"})).await;
-    let id = sessions.until_ready("desk").await.id();
-    let rest = stand.rest_client(&sessions.namespace, json!({})).await.log_in().await.expect("the client logs in");
-    (sessions, id, rest)
-}
 
 #[tokio::test]
 async fn the_demo_prints_an_address_that_opens_a_desktop_one_can_type_into() {
@@ -208,9 +173,23 @@ async fn permissions_changed_by_rest_act_at_once_on_a_guest_who_stays_connected(
             .await;
     };
     permit("bob allow builtin").await;
+    let connections = async |count: i32| {
+        let status = sessions.until("desk", format!("used by {count}"), |session| {
+            session.status.as_ref().is_some_and(|status| status.num_of_connections == Some(count))
+        });
+        let last = status.await.status.and_then(|status| status.last_disconnection_time);
+        let told = eventually("the broker to know", seconds(10), async || {
+            let told = rest.describe(&id).await.ok_or("no session")?;
+            if told["NumOfConnections"] == json!(count) { Ok(told) } else { Err(told.to_string()) }
+        });
+        assert_eq!(told.await["LastDisconnectionTime"].is_string(), last.is_some());
+        last
+    };
+    assert_eq!(connections(0).await, None);
     let mut browser = Browser::start();
     browser.open(&rest.connection_url(&id, "bob").await).await;
     let before = browser.until("a painted desktop", is_painted).await;
+    assert_eq!(connections(1).await, None);
     type_a_file(&mut browser).await;
 
     permit("bob allow display").await;
@@ -227,7 +206,53 @@ async fn permissions_changed_by_rest_act_at_once_on_a_guest_who_stays_connected(
     browser.screenshot("permissions").await;
 
     permit("").await;
-    browser.until("that the guest is out", |look| look.sockets.open == 0).await;
+    let out = browser.until("that the guest is out", |look| look.text.contains("No access")).await;
+    assert_eq!(out.sockets.open, 0, "{out:?}");
+    browser.screenshot("no-access").await;
+    let left = connections(0).await.expect("the time of the disconnection");
+    browser.close().await;
+
+    let mut owner = Browser::start();
+    owner.open(&rest.connection_url(&id, "ann").await).await;
+    owner.until("a painted desktop", is_painted).await;
+    assert_eq!(connections(1).await, Some(left.clone()), "it is that of the last one who left");
+    owner.close().await;
+    assert!(connections(0).await.is_some_and(|last| last.0 >= left.0));
+    sessions.delete_namespace().await;
+}
+
+/// Ports on which the processes listen, on whatever address.
+fn ports_of(pids: &[i32]) -> BTreeSet<u16> {
+    let listing = std::process::Command::new("ss").args(["-Hltnp"]).output().expect("ss can be run");
+    let listing = String::from_utf8_lossy(&listing.stdout).into_owned();
+    let of_them = |line: &&str| pids.iter().any(|pid| line.contains(&format!("pid={pid},")));
+    let port = |line: &str| line.split_whitespace().nth(3)?.rsplit_once(':')?.1.parse().ok();
+    listing.lines().filter(of_them).filter_map(port).collect()
+}
+
+#[tokio::test]
+async fn a_host_listens_on_nothing_but_the_agents_ports() {
+    let stand = Stand::vnc().await;
+    let (sessions, id, rest) = desktop(&stand, "ports").await;
+    let url = rest.connection_url(&id, "ann").await;
+    let port = url.split('/').nth(2).and_then(|host| host.rsplit_once(':')).expect("an address has a port").1;
+    let desktop: Vec<i32> = host::processes_of(&id).iter().map(|process| process.pid).collect();
+    assert!(desktop.len() >= 4, "{desktop:?}");
+    assert_eq!(ports_of(&desktop), BTreeSet::new(), "of the session");
+    let ports = ports_of(&[stand.role("agent-1").pid()]);
+    assert!(ports.contains(&port.parse().expect("a port is a number")), "{ports:?} without {port}");
+    sessions.delete_namespace().await;
+}
+
+#[tokio::test]
+async fn a_link_on_a_page_of_another_site_opens_the_desktop() {
+    let stand = Stand::vnc().await;
+    let (sessions, id, rest) = desktop(&stand, "portal").await;
+    let mut browser = Browser::start();
+    let page = browser.follow(&rest.connection_url(&id, "ann").await).await;
+    assert_eq!(page.status, 200, "{page:?}");
+    assert!(!page.url.contains("authToken"), "{page:?}");
+    browser.until("a painted desktop", is_painted).await;
     browser.close().await;
     sessions.delete_namespace().await;
 }

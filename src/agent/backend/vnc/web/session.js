@@ -20,24 +20,43 @@ const ENDINGS = {
 };
 const FIRST_DELAY_MS = 500;
 const LAST_DELAY_MS = 10_000;
+// How long the bar stays to be seen after the first connect.
+const GREETING_MS = 5_000;
 
 let rfb = null;
 let delay = FIRST_DELAY_MS;
 let fits = true;
+let wasConnected = false;
+// Ends the pause before the next try early.
+let wake = null;
+// Text that both sides have, so that it is not sent back where it came from.
+let shared = null;
 
-function show(title, text, { busy = false, again = false } = {}) {
+function show(title, text, { busy = false, button = '' } = {}) {
+  at('exchange').close();
   at('title').textContent = title;
   at('text').textContent = text;
+  at('spoken').textContent = '';
   at('spinner').hidden = !busy;
-  at('again').hidden = !again;
+  at('again').hidden = !button;
+  at('again').textContent = button;
   at('notice').hidden = false;
-  document.body.classList.remove('connected');
+  at('bar').inert = true;
+  document.body.classList.remove('connected', 'greeted');
+  if (button) at('again').focus();
 }
 
 function connected() {
   delay = FIRST_DELAY_MS;
   at('notice').hidden = true;
+  at('bar').inert = false;
   document.body.classList.add('connected');
+  at('spoken').textContent = 'Connected. Control, Alt and Shift together lead out of the desktop.';
+  if (!wasConnected) {
+    document.body.classList.add('greeted');
+    setTimeout(() => document.body.classList.remove('greeted'), GREETING_MS);
+  }
+  wasConnected = true;
   rfb.focus();
 }
 
@@ -57,19 +76,28 @@ function connect() {
     document.title = event.detail.name;
   });
   rfb.addEventListener('clipboard', (event) => {
-    // Denied without a click or the permission: then there is nothing to do.
-    navigator.clipboard?.writeText(event.detail.text).catch(() => {});
+    shared = event.detail.text;
+    at('words').value = shared;
+    // Denied without a click or the permission: then there is the dialog.
+    navigator.clipboard?.writeText(shared).catch(() => {});
   });
 }
 
 async function ended(code) {
+  rfb = null;
   if (!COMES_BACK.has(code)) {
     const [title, text] = ENDINGS[code] ?? ['Disconnected', `The connection ended with code ${code}.`];
-    show(title, text, { again: code !== 4403 && code !== 4410 });
+    show(title, text, { button: code === 4403 || code === 4410 ? '' : 'Connect again' });
     return;
   }
-  show('Connection lost', 'Trying to get it back. Your desktop goes on meanwhile.', { busy: true });
-  await new Promise((done) => setTimeout(done, delay * (0.75 + Math.random() / 2)));
+  const lost = ['Connection lost', 'Trying to get it back. Your desktop goes on meanwhile.'];
+  const slow = ['Still connecting', 'The server does not answer yet. Trying again.'];
+  show(...(wasConnected ? lost : slow), { busy: true, button: 'Try now' });
+  await new Promise((done) => {
+    wake = done;
+    setTimeout(done, delay * (0.75 + Math.random() / 2));
+  });
+  wake = null;
   delay = Math.min(delay * 2, LAST_DELAY_MS);
   // A refused connection looks like a broken one to a script: the page itself tells them apart.
   let status = 0;
@@ -87,7 +115,17 @@ async function ended(code) {
   }
 }
 
+function give(text) {
+  if (!rfb || !text || text === shared) return;
+  shared = text;
+  rfb.clipboardPasteFrom(text);
+}
+
 at('again').addEventListener('click', () => {
+  if (wake) {
+    wake();
+    return;
+  }
   show('Connecting', 'Your desktop will be here in a moment.', { busy: true });
   connect();
 });
@@ -98,10 +136,7 @@ at('keys').addEventListener('click', () => {
 at('fit').addEventListener('click', () => {
   fits = !fits;
   at('fit').setAttribute('aria-pressed', String(fits));
-  if (rfb) {
-    rfb.resizeSession = fits;
-    rfb.focus();
-  }
+  if (rfb) rfb.resizeSession = fits;
 });
 at('full').addEventListener('click', () => {
   if (document.fullscreenElement) {
@@ -110,13 +145,47 @@ at('full').addEventListener('click', () => {
     document.documentElement.requestFullscreen().catch(() => {});
   }
 });
+document.addEventListener('fullscreenchange', () => {
+  const isFull = document.fullscreenElement !== null;
+  at('full').setAttribute('aria-pressed', String(isFull));
+  // There, keys of the browser are the desktop's too; a long Esc still leaves.
+  if (isFull) navigator.keyboard?.lock?.().catch(() => {});
+  else navigator.keyboard?.unlock?.();
+  rfb?.focus();
+});
+
+at('clipboard').addEventListener('click', () => at('exchange').showModal());
+at('send').addEventListener('click', () => {
+  give(at('words').value);
+  at('exchange').close();
+});
+at('done').addEventListener('click', () => at('exchange').close());
+at('exchange').addEventListener('close', () => rfb?.focus());
 // Text copied elsewhere is offered to the desktop when the window is looked at again.
 window.addEventListener('focus', async () => {
   try {
-    rfb?.clipboardPasteFrom(await navigator.clipboard.readText());
+    give(await navigator.clipboard.readText());
   } catch {
-    // The browser does not let us, or nothing is connected.
+    // The browser does not let us: there is the dialog.
   }
+});
+
+// The way out of the desktop, which takes every other key: Control, Alt and Shift together.
+window.addEventListener(
+  'keydown',
+  (event) => {
+    const isModifier = /^(Control|Alt|Shift|Meta)/.test(event.code);
+    if (!isModifier || !event.ctrlKey || !event.altKey || !event.shiftKey || at('bar').inert) return;
+    event.preventDefault();
+    event.stopPropagation();
+    // To the viewer the window is left: it lets go of all keys in the desktop.
+    window.dispatchEvent(new Event('blur'));
+    at('fit').focus();
+  },
+  { capture: true },
+);
+at('bar').addEventListener('keydown', (event) => {
+  if (event.key === 'Escape') rfb?.focus();
 });
 
 connect();
