@@ -34,12 +34,19 @@ pub fn processes_of(id: &str) -> Vec<Process> {
 
 /// X servers of the session `id`.
 pub fn x_servers_of(id: &str) -> Vec<Process> {
-    processes_of(id).into_iter().filter(|process| program(&process.command) == "Xtigervnc").collect()
+    eldest(processes_of(id).into_iter().filter(|process| program(&process.command) == "Xtigervnc").collect())
 }
 
-/// Session hosts of the session `id`.
+/// Those that no other of them has forked: what was just forked looks like its parent.
+fn eldest(mut found: Vec<Process>) -> Vec<Process> {
+    let pids: Vec<i32> = found.iter().map(|one| one.pid).collect();
+    found.retain(|one| !parent_of(one.pid).is_some_and(|parent| pids.contains(&parent)));
+    found
+}
+
+/// Session hosts of the session `id`, without what is yet to become a program of it.
 pub fn session_hosts_of(id: &str) -> Vec<Process> {
-    processes_of(id).into_iter().filter(|process| process.command.contains(" session-host ")).collect()
+    eldest(processes_of(id).into_iter().filter(|process| process.command.contains(" session-host --folder ")).collect())
 }
 
 /// Last part of the path of the program.
@@ -62,6 +69,12 @@ pub fn remains_of(server: &str, id: &str) -> Vec<String> {
         remains.push(folder.display().to_string());
     }
     remains
+}
+
+/// Parent of a process, if it is there.
+fn parent_of(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
 }
 
 /// Whether a process runs; one that has ended and was not collected by its parent does not.

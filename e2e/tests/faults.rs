@@ -274,11 +274,11 @@ async fn a_create_survives_a_kill_at_any_moment() {
     for (part, rounds, within) in
         // How many rounds, and within how many milliseconds the part does its share of a create.
         [
-            (Part::Agent, 16, 220),
+            (Part::Agent, 4, 220),
             (Part::Controller, 3, 40),
             (Part::Broker, 1, 40),
-            (Part::SessionHost, 8, 120),
-            (Part::XServer, 8, 60),
+            (Part::SessionHost, 2, 120),
+            (Part::XServer, 2, 60),
         ]
     {
         for round in 0..e2e::rounds(rounds) {
@@ -312,7 +312,7 @@ async fn a_close_survives_a_kill_at_any_moment() {
     let sessions = stand.namespace("close").await;
     let mut chance = StdRng::seed_from_u64(2);
     for (part, rounds, within) in
-        [(Part::Agent, 16, 150), (Part::Controller, 1, 80), (Part::SessionHost, 8, 60), (Part::XServer, 8, 20)]
+        [(Part::Agent, 4, 150), (Part::Controller, 1, 80), (Part::SessionHost, 2, 60), (Part::XServer, 2, 20)]
     {
         for round in 0..e2e::rounds(rounds) {
             let name = format!("{part:?}-{round}").to_lowercase();
