@@ -153,6 +153,22 @@ pub struct AgentArgs {
     /// What is to be said of the configuration file.
     #[arg(skip)]
     pub notices: Notices,
+    /// Desktop of sessions without `initFile`, a program with its arguments (vnc only). By default the first of
+    /// icewm-session, openbox-session and xterm that is installed
+    #[arg(
+        long,
+        env = "DCV_VNC_DESKTOP_COMMAND",
+        value_name = "COMMAND",
+        default_value = "",
+        hide_default_value = true
+    )]
+    vnc_desktop_command: String,
+    /// Size of the screen of a new session; clients that may work in it change it (vnc only)
+    #[arg(long, env = "DCV_VNC_GEOMETRY", value_name = "WIDTHxHEIGHT", default_value = "1920x1080", value_parser = geometry)]
+    vnc_geometry: String,
+    /// `TigerVNC`'s X server (vnc only)
+    #[arg(long, env = "DCV_VNC_X_SERVER", value_name = "FILE", default_value = "/usr/bin/Xtigervnc")]
+    vnc_x_server: PathBuf,
     /// Folder where a test names the points to stop at
     #[arg(long, value_name = "DIR", hide = true)]
     fault_folder: Option<PathBuf>,
@@ -344,8 +360,24 @@ impl AgentArgs {
             max_concurrent_sessions_per_user: -1,
             create_timeout: Duration::from_secs(self.create_timeout_seconds),
             host_command_prefix: self.command_prefix(),
+            desktop_command: words(&self.vnc_desktop_command),
+            geometry: self.vnc_geometry.clone(),
+            x_server: self.vnc_x_server.clone(),
             ..VncSettings::new(&settings.server_name, program)
         })
+    }
+}
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A size of a screen that the X server can have.
+fn geometry(text: &str) -> Result<String, String> {
+    let is_size = |text: &str| text.parse::<u16>().is_ok_and(|pixels| (64..=16384).contains(&pixels));
+    match text.split_once('x') {
+        Some((width, height)) if is_size(width) && is_size(height) => Ok(text.to_owned()),
+        _ => Err("expected two numbers from 64 to 16384, as in 1920x1080".into()),
     }
 }
 
@@ -418,6 +450,18 @@ mod tests {
         assert!(parse(&["--backend", "fake", "--server-name", "a"]).unwrap_err().contains("--fake-host"));
         assert!(parse(&["--backend", "vnc", "--server-name", "a", "--max-virtual-sessions", "-2"]).is_err());
         assert!(parse(&["--backend", "vnc", "--server-name", "a", "--owner-pattern", "("]).is_err());
+        for size in ["1920", "1920x", "axb", "0x600", "800x99999", "800x600x2"] {
+            assert!(parse(&["--backend", "vnc", "--server-name", "a", "--vnc-geometry", size]).is_err(), "{size}");
+        }
+    }
+
+    #[test]
+    fn the_desktop_of_a_vnc_host_is_the_flags() {
+        let flags = ["--vnc-desktop-command", "dbus-run-session -- xfce4-session", "--vnc-geometry", "800x600"];
+        let args = parse(&[&["--backend", "vnc", "--server-name", "a"], &flags[..]].concat()).unwrap();
+        let vnc = args.vnc_settings(&args.settings("a".into(), "dcv-system", None)).unwrap();
+        assert_eq!(vnc.desktop_command, ["dbus-run-session", "--", "xfce4-session"]);
+        assert_eq!((vnc.geometry.as_str(), vnc.x_server.as_path()), ("800x600", Path::new("/usr/bin/Xtigervnc")));
     }
 
     #[test]
