@@ -339,7 +339,7 @@ impl Stand {
     }
 
     /// How `kubectl dcv` goes for an administrator: its exit code, what it printed, and what it said on standard error.
-    pub async fn dcv(&self, args: &[&str]) -> (Option<i32>, String, String) {
+    pub async fn kubectl_dcv(&self, args: &[&str]) -> (Option<i32>, String, String) {
         let output = self.dcv_command(args).output().await.expect("the plugin is built");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (output.status.code(), text(&output.stdout), text(&output.stderr))

@@ -51,13 +51,13 @@ async fn a_drained_server_says_what_it_waits_for_and_ends_it_after_the_grace() {
     };
     sessions.until("desk", "used by two", used).await;
 
-    let (code, printed, _) = stand.dcv(&["drain", &server, "--dry-run", "-o", "json"]).await;
+    let (code, printed, _) = stand.kubectl_dcv(&["drain", &server, "--dry-run", "-o", "json"]).await;
     let shown: Value = serde_json::from_str(&printed).expect("it is JSON");
     assert_eq!((code, shown.get("placement"), &shown["drained"]), (Some(0), None, &json!(false)));
     until(&stand, &server, None).await;
 
     // Without a grace the session goes on, and the server takes no others.
-    let (code, printed, said) = stand.dcv(&["drain", &server, "--timeout", "2s"]).await;
+    let (code, printed, said) = stand.kubectl_dcv(&["drain", &server, "--timeout", "2s"]).await;
     assert_eq!(code, Some(1), "{printed}");
     assert!(printed.starts_with(&format!("dcvserver.dcv-operator.io/{server} draining\nNAMESPACE")), "{printed}");
     let line = printed.lines().find(|line| line.contains(" desk ")).expect("it is shown").split_whitespace();
@@ -82,7 +82,7 @@ async fn a_drained_server_says_what_it_waits_for_and_ends_it_after_the_grace() {
     assert_eq!(ended.code(), Some(130));
     until(&stand, &server, Some(UnavailabilityReason::ServerClosed)).await;
 
-    let drained = stand.dcv(&["drain", &server, "--grace-period", "1s", "--timeout", "60s"]).await;
+    let drained = stand.kubectl_dcv(&["drain", &server, "--grace-period", "1s", "--timeout", "60s"]).await;
     let (code, printed, said) = drained;
     assert_eq!(code, Some(0), "{printed}{said}");
     assert!(printed.contains(&format!("session {}/desk is gone\n", sessions.namespace)), "{printed}");
@@ -92,7 +92,7 @@ async fn a_drained_server_says_what_it_waits_for_and_ends_it_after_the_grace() {
     assert_eq!(state_reason(&over), "the session was closed: its server is drained");
     assert!(!stand.fake_host().sessions().await.contains_key(&desk.id()));
 
-    let (code, printed, _) = stand.dcv(&["uncordon", &server]).await;
+    let (code, printed, _) = stand.kubectl_dcv(&["uncordon", &server]).await;
     assert_eq!((code, printed), (Some(0), format!("dcvserver.dcv-operator.io/{server} uncordoned\n")));
     let open = until(&stand, &server, None).await;
     assert_eq!((open.spec.placement, open.spec.drain_grace_seconds), (None, None));
@@ -110,17 +110,18 @@ async fn what_was_started_by_hand_holds_a_drain_up_and_ends_only_when_it_is_name
         if others.iter().any(|other| other.id == "by-hand") { Ok(()) } else { Err(format!("{others:?}")) }
     })
     .await;
-    let (code, _, said) = stand.dcv(&["drain", &server, "--grace-period", "0", "--timeout", "2s"]).await;
+    let (code, _, said) = stand.kubectl_dcv(&["drain", &server, "--grace-period", "0", "--timeout", "2s"]).await;
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains(&format!("kubectl dcv end {server} 'by-hand' does")), "{said}");
-    let (code, printed, _) = stand.dcv(&["drain", &server, "--ignore-other-sessions", "--timeout", "20s"]).await;
+    let (code, printed, _) =
+        stand.kubectl_dcv(&["drain", &server, "--ignore-other-sessions", "--timeout", "20s"]).await;
     assert_eq!(code, Some(0), "{printed}");
     assert!(stand.fake_host().sessions().await.contains_key("by-hand"));
 
-    let (code, _, said) = stand.dcv(&["end", &server, "absent"]).await;
+    let (code, _, said) = stand.kubectl_dcv(&["end", &server, "absent"]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("tells of no session absent"), "{said}");
-    let (code, printed, said) = stand.dcv(&["end", &server, "by-hand", "--timeout", "30s"]).await;
+    let (code, printed, said) = stand.kubectl_dcv(&["end", &server, "by-hand", "--timeout", "30s"]).await;
     assert_eq!((code, printed), (Some(0), format!("session by-hand on {server} ended\n")), "{said}");
     assert!(!stand.fake_host().sessions().await.contains_key("by-hand"));
     let found = stand.servers().get(&server).await.expect("the server is there");
@@ -148,7 +149,7 @@ async fn a_server_whose_node_is_cordoned_is_closed_to_everybody() {
         json!([{"Name": "n", "Owner": "ann", "Type": "VIRTUAL", "Requirements": format!("server:Id = '{id}'")}]);
     let refused = rest.post("/createSessions", &asked).await;
     assert_eq!(refused.unsuccessful().len(), 1, "{refused:?}");
-    let (_, _, said) = stand.dcv(&["uncordon", &server]).await;
+    let (_, _, said) = stand.kubectl_dcv(&["uncordon", &server]).await;
     assert!(said.contains(&format!("kubectl uncordon {server}")), "{said}");
 
     let open = Patch::Merge(json!({"spec": {"unschedulable": null}}));

@@ -148,7 +148,8 @@ async fn a_new_cluster_ends_no_desktop_and_each_can_be_claimed_there() {
 
     // An administrator who does not want one ends it.
     by_command.until_listed(&stand).await;
-    let (code, printed, said) = stand.dcv(&["end", &stand.server(1), &by_command.id(), "--timeout", "60s"]).await;
+    let (code, printed, said) =
+        stand.kubectl_dcv(&["end", &stand.server(1), &by_command.id(), "--timeout", "60s"]).await;
     assert_eq!(code, Some(0), "{printed}{said}");
     assert_eq!(printed, format!("session {} on {} ended\n", by_command.id(), stand.server(1)));
     assert!(said.contains(&format!("made for {namespace}/to-be-ended")), "{said}");

@@ -31,7 +31,7 @@ impl Person {
         sessions.create("desk", &json!({"initFile": "script.sh", "autorunFile": "script.sh"})).await;
         sessions.until_ready("desk").await;
         let register = ["clients", "register", "person", "-n", &sessions.namespace, "-o", "json"];
-        let (code, printed, said) = stand.dcv(&register).await;
+        let (code, printed, said) = stand.kubectl_dcv(&register).await;
         assert_eq!(code, Some(0), "{said}");
         let made: Value = serde_json::from_str(&printed).expect("it is JSON");
         let text = |name: &str| made[name].as_str().expect("it is text").to_owned();
@@ -126,7 +126,7 @@ async fn the_address_that_is_printed_lets_its_holder_in() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(1), "{said}");
     // Not found in the cluster, and no broker asked.
-    let (code, _, said) = person.stand.dcv(&["connect", "absent", "-n", &person.sessions.namespace]).await;
+    let (code, _, said) = person.stand.kubectl_dcv(&["connect", "absent", "-n", &person.sessions.namespace]).await;
     assert_eq!(code, Some(1));
     assert!(said.contains("\"absent\" not found"), "{said}");
     person.sessions.delete_namespace().await;

@@ -308,7 +308,7 @@ impl AgentArgs {
     }
 
     fn command_prefix(&self) -> Vec<String> {
-        self.host_command_prefix.split_whitespace().map(str::to_owned).collect()
+        words(&self.host_command_prefix)
     }
 
     /// What the host's set-up is looked at for.
