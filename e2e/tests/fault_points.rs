@@ -111,20 +111,24 @@ impl<'a> Points<'a> {
 
     /// Kills `part` of the session `id`, and lets whoever stands at `point` go on.
     async fn strike(&self, part: Part, point: Point, id: &str) {
-        let found = match part {
+        let look = match part {
             Part::Agent => {
                 let killed = self.stand.role("agent-1").kill().await;
                 self.let_go(point);
                 killed.restart().await;
                 return;
             }
-            Part::SessionHost => host::session_hosts_of(id),
-            Part::XServer => host::x_servers_of(id),
+            Part::SessionHost => host::session_hosts_of,
+            Part::XServer => host::x_servers_of,
         };
-        assert_eq!(found.len(), 1, "{part:?} at {point:?}: {found:?}");
-        host::kill(&found[0]);
+        let found = eventually(&format!("one {part:?} at {point:?}"), seconds(5), async || {
+            let mut found = look(id);
+            if found.len() == 1 { Ok(found.remove(0)) } else { Err(format!("{found:?}")) }
+        })
+        .await;
+        host::kill(&found);
         eventually("it to be dead", seconds(5), async || {
-            if host::is_alive(found[0].pid) { Err(found[0].command.clone()) } else { Ok(()) }
+            if host::is_alive(found.pid) { Err(found.command.clone()) } else { Ok(()) }
         })
         .await;
         self.let_go(point);
