@@ -8,6 +8,8 @@ mod answers;
 pub mod backend;
 mod calls;
 pub mod check;
+mod command;
+mod dcv_conf;
 pub mod decide;
 pub mod fault;
 pub mod gate;

@@ -20,6 +20,8 @@ use tokio::task::JoinSet;
 use super::agent_conf::Notices;
 use super::host::HostArgs;
 use super::host::LogFileArgs;
+use super::host::PlaceArgs;
+use super::host::words;
 use crate::agent;
 use crate::agent::OrphanPolicy;
 use crate::agent::Settings;
@@ -62,34 +64,12 @@ pub struct AgentArgs {
     /// Socket of the `fake-host` process (fake only)
     #[arg(long, env = "DCV_FAKE_HOST", value_name = "SOCKET", required_if_eq("backend", "fake"))]
     fake_host: Option<PathBuf>,
-    /// Folder for the lock, the certificate and what is known of running sessions; must not outlive the host's boot
-    #[arg(long, env = "DCV_STATE_FOLDER", value_name = "DIR", default_value = "/run/dcv-operator")]
-    state_folder: PathBuf,
     /// Where the agent serves HTTPS; port 0: any free one
     #[arg(long, env = "DCV_HTTPS_ADDRESS", value_name = "ADDRESS", default_value = "0.0.0.0:8444")]
     https_address: SocketAddr,
     /// Address that clients and brokers are told; the first that is not a loopback one by default
     #[arg(long, env = "DCV_ADVERTISE_ADDRESS", value_name = "IP")]
     advertise_address: Option<IpAddr>,
-    /// Folder of the programs that sessions may name as `initFile`
-    #[arg(
-        long,
-        env = "DCV_INIT_FOLDER",
-        value_name = "DIR",
-        default_value = "/var/lib/dcv-session-manager-agent/init"
-    )]
-    init_folder: PathBuf,
-    /// Folder of the programs that sessions may name as `autorunFile`
-    #[arg(
-        long,
-        env = "DCV_AUTORUN_FOLDER",
-        value_name = "DIR",
-        default_value = "/var/lib/dcv-session-manager-agent/autorun"
-    )]
-    autorun_folder: PathBuf,
-    /// Folder of `*.toml` files with the host's tags (not for fake, whose tags are the fleet's)
-    #[arg(long, env = "DCV_TAGS_FOLDER", value_name = "DIR", default_value = "/etc/dcv-session-manager-agent/tags")]
-    tags_folder: PathBuf,
     /// Most virtual sessions at once; -1: no limit. By default -1, with fake as the fleet says
     #[arg(long, env = "DCV_MAX_VIRTUAL_SESSIONS", allow_negative_numbers = true, value_parser = clap::value_parser!(i32).range(-1..=100_000))]
     max_virtual_sessions: Option<i32>,
@@ -114,27 +94,12 @@ pub struct AgentArgs {
     /// How often the host's facts are read, in seconds
     #[arg(long, env = "DCV_BROKER_UPDATE_INTERVAL", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=120))]
     broker_update_interval: u64,
-    /// Words before commands of the host (for names, and with dcv all others), such as `chroot /host`
-    #[arg(
-        long,
-        env = "DCV_HOST_COMMAND_PREFIX",
-        value_name = "COMMAND",
-        default_value = "",
-        hide_default_value = true
-    )]
-    host_command_prefix: String,
     /// Where the host's DCV server asks whether a connection token is good: on loopback, below 1024 (dcv only)
     #[arg(long, env = "DCV_VERIFIER_ADDRESS", value_name = "ADDRESS", default_value = "127.0.0.1:945")]
     verifier_address: SocketAddr,
-    /// Folder of the verifier's certificate and of `ca.pem`, which the DCV server's `ca-file` names; kept over boots (dcv only)
-    #[arg(long, env = "DCV_VERIFIER_FOLDER", value_name = "DIR", default_value = "/var/lib/dcv-operator/verifier")]
-    verifier_folder: PathBuf,
     /// The DCV server's command, on the host (dcv only)
     #[arg(long, env = "DCV_DCV_COMMAND", value_name = "PROGRAM", default_value = "dcv")]
     dcv_command: String,
-    /// The DCV server's configuration, on the host (dcv only)
-    #[arg(long, env = "DCV_DCV_CONF", value_name = "FILE", default_value = "/etc/dcv/dcv.conf")]
-    dcv_conf: PathBuf,
     /// Folder on the host for permissions files and autorun programs; not on a file system mounted noexec (dcv only)
     #[arg(long, env = "DCV_DCV_FILES_FOLDER", value_name = "DIR", default_value = "/var/lib/dcv-operator/dcv")]
     dcv_files_folder: PathBuf,
@@ -144,6 +109,9 @@ pub struct AgentArgs {
     /// Creates sessions without the DCV server's login monitor (dcv only)
     #[arg(long, env = "DCV_DISABLE_LOGIN_MONITOR")]
     disable_login_monitor: bool,
+    /// Where things are on the host.
+    #[command(flatten)]
+    places: PlaceArgs,
     /// How the host is read.
     #[command(flatten)]
     host: HostArgs,
@@ -279,11 +247,11 @@ impl AgentArgs {
             server_name,
             namespace: namespace.to_owned(),
             kubeconfig,
-            state_folder: self.state_folder.clone(),
+            state_folder: self.places.state_folder.clone(),
             https_address: self.https_address,
             advertise_address: self.advertise_address,
-            tags_folder: (!is_fake).then(|| self.tags_folder.clone()),
-            host: self.host.settings(self.command_prefix()),
+            tags_folder: (!is_fake).then(|| self.places.tags_folder.clone()),
+            host: self.host.settings(self.places.command_prefix()),
             check: (!is_fake).then(|| self.check_source()),
             max_virtual_sessions: self.max_virtual_sessions.or((!is_fake).then_some(-1)),
             max_concurrent_sessions_per_user: self.max_concurrent_sessions_per_user.or((!is_fake).then_some(1)),
@@ -296,8 +264,10 @@ impl AgentArgs {
             },
             create_timeout: if is_fake { timeout } else { timeout + BACKEND_SLACK },
             update_interval: Duration::from_secs(self.broker_update_interval),
-            verifier: (self.backend == BackendName::Dcv)
-                .then(|| VerifierSettings { address: self.verifier_address, folder: self.verifier_folder.clone() }),
+            verifier: (self.backend == BackendName::Dcv).then(|| VerifierSettings {
+                address: self.verifier_address,
+                folder: self.places.verifier_folder.clone(),
+            }),
             clock: Timestamp::now,
         }
     }
@@ -307,37 +277,24 @@ impl AgentArgs {
         self.log_files.files()
     }
 
-    fn command_prefix(&self) -> Vec<String> {
-        words(&self.host_command_prefix)
-    }
-
     /// What the host's set-up is looked at for.
     fn check_source(&self) -> check::Source {
-        check::Source {
-            kind: if self.backend == BackendName::Dcv { check::Kind::Dcv } else { check::Kind::Vnc },
-            host_root: self.host.host_root.clone(),
-            own_root: "/".into(),
-            init_folder: self.init_folder.clone(),
-            autorun_folder: self.autorun_folder.clone(),
-            tags_folder: self.tags_folder.clone(),
-            state_folder: self.state_folder.clone(),
-            log_directory: self.log_files.log_directory.clone(),
-            verifier_authority: self.verifier_folder.join("ca.pem"),
-        }
+        let kind = if self.backend == BackendName::Dcv { check::Kind::Dcv } else { check::Kind::Vnc };
+        self.places.check_source(kind, &self.host.host_root, self.log_files.log_directory.as_deref())
     }
 
     #[expect(clippy::disallowed_methods, reason = "as above")]
     fn dcv_settings(&self) -> DcvSettings {
-        let defaults = DcvSettings::new(self.command_prefix(), Timestamp::now);
+        let defaults = DcvSettings::new(self.places.command_prefix(), Timestamp::now);
         let is_root_given = self.host.host_root != Path::new("/");
         DcvSettings {
             host_root: if is_root_given { self.host.host_root.clone() } else { defaults.host_root.clone() },
-            state_folder: self.state_folder.clone(),
+            state_folder: self.places.state_folder.clone(),
             files_folder: self.dcv_files_folder.clone(),
             command: self.dcv_command.clone(),
-            configuration: self.dcv_conf.clone(),
-            init_folder: self.init_folder.clone(),
-            autorun_folder: self.autorun_folder.clone(),
+            configuration: self.places.dcv_conf.clone(),
+            init_folder: self.places.init_folder.clone(),
+            autorun_folder: self.places.autorun_folder.clone(),
             min_uid: self.min_uid,
             owner_pattern: self.owner_pattern.clone(),
             disables_login_monitor: self.disable_login_monitor,
@@ -350,26 +307,22 @@ impl AgentArgs {
     fn vnc_settings(&self, settings: &Settings) -> anyhow::Result<VncSettings> {
         let program = std::env::current_exe().context("failed to find our own program")?;
         Ok(VncSettings {
-            state_folder: self.state_folder.clone(),
-            init_folder: self.init_folder.clone(),
-            autorun_folder: self.autorun_folder.clone(),
+            state_folder: self.places.state_folder.clone(),
+            init_folder: self.places.init_folder.clone(),
+            autorun_folder: self.places.autorun_folder.clone(),
             min_uid: self.min_uid,
             owner_pattern: self.owner_pattern.clone(),
             // The agent admits, by the limits an administrator may have changed on the server.
             max_virtual_sessions: -1,
             max_concurrent_sessions_per_user: -1,
             create_timeout: Duration::from_secs(self.create_timeout_seconds),
-            host_command_prefix: self.command_prefix(),
+            host_command_prefix: self.places.command_prefix(),
             desktop_command: words(&self.vnc_desktop_command),
             geometry: self.vnc_geometry.clone(),
             x_server: self.vnc_x_server.clone(),
             ..VncSettings::new(&settings.server_name, program)
         })
     }
-}
-
-fn words(text: &str) -> Vec<String> {
-    text.split_whitespace().map(str::to_owned).collect()
 }
 
 /// A size of a screen that the X server can have.

@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use super::agent_conf::Notices;
 use super::host::HostArgs;
+use super::host::PlaceArgs;
 use crate::agent::check;
 use crate::agent::check::Finding;
 use crate::agent::check::Kind;
@@ -35,43 +36,12 @@ pub struct CheckArgs {
     /// How the host is read.
     #[command(flatten)]
     host: HostArgs,
-    /// Folder of the programs that sessions may name as `initFile`
-    #[arg(
-        long,
-        env = "DCV_INIT_FOLDER",
-        value_name = "DIR",
-        default_value = "/var/lib/dcv-session-manager-agent/init"
-    )]
-    init_folder: PathBuf,
-    /// Folder of the programs that sessions may name as `autorunFile`
-    #[arg(
-        long,
-        env = "DCV_AUTORUN_FOLDER",
-        value_name = "DIR",
-        default_value = "/var/lib/dcv-session-manager-agent/autorun"
-    )]
-    autorun_folder: PathBuf,
-    /// Folder of `*.toml` files with the host's tags
-    #[arg(long, env = "DCV_TAGS_FOLDER", value_name = "DIR", default_value = "/etc/dcv-session-manager-agent/tags")]
-    tags_folder: PathBuf,
-    /// Folder for the lock, the certificate and what is known of running sessions
-    #[arg(long, env = "DCV_STATE_FOLDER", value_name = "DIR", default_value = "/run/dcv-operator")]
-    state_folder: PathBuf,
+    /// Where things are on the host.
+    #[command(flatten)]
+    places: PlaceArgs,
     /// Folder of log files
     #[arg(long, env = "DCV_LOG_DIRECTORY", value_name = "DIR")]
     log_directory: Option<PathBuf>,
-    /// Folder of the agent's verifier, whose `ca.pem` the DCV server is to trust (dcv only)
-    #[arg(long, env = "DCV_VERIFIER_FOLDER", value_name = "DIR", default_value = "/var/lib/dcv-operator/verifier")]
-    verifier_folder: PathBuf,
-    /// Words before commands that look up names, such as `chroot /host`
-    #[arg(
-        long,
-        env = "DCV_HOST_COMMAND_PREFIX",
-        value_name = "COMMAND",
-        default_value = "",
-        hide_default_value = true
-    )]
-    host_command_prefix: String,
     /// How the findings are printed
     #[arg(short, long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -125,8 +95,7 @@ impl CheckArgs {
     }
 
     async fn look(&self, notices: &Notices) -> anyhow::Result<Report> {
-        let prefix = self.host_command_prefix.split_whitespace().map(str::to_owned).collect();
-        let settings = self.host.settings(prefix);
+        let settings = self.host.settings(self.places.command_prefix());
         let address = host::own_address(settings.preferred_network_interface.as_deref());
         let source = self.source();
         let kind = source.kind;
@@ -162,21 +131,12 @@ impl CheckArgs {
     fn source(&self) -> Source {
         let root = &self.host.host_root;
         let has_dcv = root.join("usr/bin/dcv").exists() || root.join("etc/dcv/dcv.conf").exists();
-        Source {
-            kind: match self.backend {
-                Some(CheckedBackend::Dcv) => Kind::Dcv,
-                None if has_dcv => Kind::Dcv,
-                Some(CheckedBackend::Vnc) | None => Kind::Vnc,
-            },
-            host_root: root.clone(),
-            own_root: "/".into(),
-            init_folder: self.init_folder.clone(),
-            autorun_folder: self.autorun_folder.clone(),
-            tags_folder: self.tags_folder.clone(),
-            state_folder: self.state_folder.clone(),
-            log_directory: self.log_directory.clone(),
-            verifier_authority: self.verifier_folder.join("ca.pem"),
-        }
+        let kind = match self.backend {
+            Some(CheckedBackend::Dcv) => Kind::Dcv,
+            None if has_dcv => Kind::Dcv,
+            Some(CheckedBackend::Vnc) | None => Kind::Vnc,
+        };
+        self.places.check_source(kind, root, self.log_directory.as_deref())
     }
 }
 

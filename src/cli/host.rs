@@ -1,5 +1,6 @@
 //! Flags of the commands that look at the host.
 
+use std::path::Path;
 use std::path::PathBuf;
 
 use clap::ArgAction;
@@ -8,12 +9,83 @@ use clap::ValueEnum;
 
 use super::agent_conf;
 use crate::agent::HostSettings;
+use crate::agent::check;
 use crate::agent::host::EC2_METADATA_ENDPOINT;
 use crate::telemetry::LogFiles;
 use crate::telemetry::Rotation;
 
 /// What the agent's log is called, as documented.
 const LOG_FILE: &str = "agent.log";
+
+/// Where things are on the host.
+#[derive(Args, Clone, Debug)]
+pub struct PlaceArgs {
+    /// Folder for the lock, the certificate and what is known of running sessions; must not outlive the host's boot
+    #[arg(long, env = "DCV_STATE_FOLDER", value_name = "DIR", default_value = "/run/dcv-operator")]
+    pub state_folder: PathBuf,
+    /// Folder of the programs that sessions may name as `initFile`
+    #[arg(
+        long,
+        env = "DCV_INIT_FOLDER",
+        value_name = "DIR",
+        default_value = "/var/lib/dcv-session-manager-agent/init"
+    )]
+    pub init_folder: PathBuf,
+    /// Folder of the programs that sessions may name as `autorunFile`
+    #[arg(
+        long,
+        env = "DCV_AUTORUN_FOLDER",
+        value_name = "DIR",
+        default_value = "/var/lib/dcv-session-manager-agent/autorun"
+    )]
+    pub autorun_folder: PathBuf,
+    /// Folder of `*.toml` files with the host's tags (not for fake, whose tags are the fleet's)
+    #[arg(long, env = "DCV_TAGS_FOLDER", value_name = "DIR", default_value = "/etc/dcv-session-manager-agent/tags")]
+    pub tags_folder: PathBuf,
+    /// Folder of the verifier's certificate and of `ca.pem`, which the DCV server's `ca-file` names; kept over boots (dcv only)
+    #[arg(long, env = "DCV_VERIFIER_FOLDER", value_name = "DIR", default_value = "/var/lib/dcv-operator/verifier")]
+    pub verifier_folder: PathBuf,
+    /// The DCV server's configuration, on the host (dcv only)
+    #[arg(long, env = "DCV_DCV_CONF", value_name = "FILE", default_value = "/etc/dcv/dcv.conf")]
+    pub dcv_conf: PathBuf,
+    /// Words before commands of the host, such as `chroot /host`
+    #[arg(
+        long,
+        env = "DCV_HOST_COMMAND_PREFIX",
+        value_name = "COMMAND",
+        default_value = "",
+        hide_default_value = true
+    )]
+    host_command_prefix: String,
+}
+
+impl PlaceArgs {
+    /// The words before commands of the host.
+    pub fn command_prefix(&self) -> Vec<String> {
+        words(&self.host_command_prefix)
+    }
+
+    /// What the set-up of a host is looked at for, where `kind` is to run sessions.
+    pub fn check_source(&self, kind: check::Kind, host_root: &Path, log_directory: Option<&Path>) -> check::Source {
+        check::Source {
+            kind,
+            host_root: host_root.to_owned(),
+            own_root: "/".into(),
+            init_folder: self.init_folder.clone(),
+            autorun_folder: self.autorun_folder.clone(),
+            tags_folder: self.tags_folder.clone(),
+            state_folder: self.state_folder.clone(),
+            log_directory: log_directory.map(Path::to_owned),
+            verifier_authority: self.verifier_folder.join("ca.pem"),
+            dcv_conf: self.dcv_conf.clone(),
+        }
+    }
+}
+
+/// The words of a command.
+pub fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
 
 /// How the host is read.
 #[derive(Args, Clone, Debug)]

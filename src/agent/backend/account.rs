@@ -13,8 +13,8 @@ use regex::Regex;
 use serde::Deserialize;
 use serde::Serialize;
 
-use super::command::Commands;
-use super::command::Limits;
+use crate::agent::command::Commands;
+use crate::agent::command::Limits;
 
 /// What a look-up may take: a directory service may be asked, and an account be in a few thousand groups.
 const LIMITS: Limits = Limits { time: Duration::from_secs(20), answer_bytes: 256 << 10 };

@@ -4,7 +4,6 @@
 //! one shared contract test runs against each.
 
 mod account;
-mod command;
 pub mod contract;
 pub mod dcv;
 pub mod fake;

@@ -6,13 +6,11 @@ use http::Uri;
 
 use super::Finding;
 use super::Level;
-use super::dcv_conf::DcvConf;
 use super::read::DcvSetUp;
 use super::read::SetUp;
+use crate::agent::dcv_conf::DcvConf;
 use crate::token::verifier;
 
-/// What the settings are set in.
-const FILE: &str = "/etc/dcv/dcv.conf";
 /// Ports below this one take root's right to listen on.
 const FIRST_FREE_PORT: u16 = 1024;
 /// Maker of the cards that need a driver of their own for OpenGL in virtual sessions.
@@ -26,7 +24,7 @@ pub fn findings(dcv: &DcvSetUp, set_up: &SetUp) -> Vec<Finding> {
     }
     let mut findings = vec![server(dcv), message_bus(dcv)];
     let Some(conf) = &dcv.conf else {
-        let message = format!("{FILE} is not there");
+        let message = format!("{} is not there", dcv.conf_file.display());
         findings.push(Finding::bad(
             Level::Problem,
             "Configuration",
@@ -76,7 +74,7 @@ fn message_bus(dcv: &DcvSetUp) -> Finding {
 
 /// What the server asks whether a token lets somebody in.
 fn verifier_url(conf: &DcvConf) -> Finding {
-    let remedy = format!("in {FILE}: [security] auth-token-verifier=\"{}\"", own_url());
+    let remedy = format!("in dcv.conf: [security] auth-token-verifier=\"{}\"", own_url());
     let bad = |level, message: String| Finding::bad(level, "Verifier", message, remedy.clone());
     let Some(text) = conf.text("security", "auth-token-verifier") else {
         return bad(Level::Problem, "auth-token-verifier is not set: nobody gets in with a connection token".into());
@@ -92,7 +90,7 @@ fn verifier_url(conf: &DcvConf) -> Finding {
     }
     if conf.switch("security", "no-tls-strict") == Some(true) {
         let message = "no-tls-strict is true: others can answer in the verifier's place";
-        return Finding::bad(Level::Problem, "Verifier", message, format!("in {FILE}: [security] no-tls-strict=false"));
+        return Finding::bad(Level::Problem, "Verifier", message, "in dcv.conf: [security] no-tls-strict=false");
     }
     if url.is_loopback && url.port >= FIRST_FREE_PORT {
         let port = url.port;
@@ -134,8 +132,8 @@ impl Url {
 /// Whose word the server takes for the verifier's.
 fn authorities(dcv: &DcvSetUp, conf: &DcvConf) -> Finding {
     let is_own = conf.text("security", "auth-token-verifier").and_then(Url::parse).is_none_or(|url| url.is_loopback);
-    let remedy = format!("in {FILE}: [security] ca-file=\"PATH\", where PATH is the ca.pem of the agent's verifier");
-    let bad = |level, message: String| Finding::bad(level, "VerifierAuthority", message, remedy.clone());
+    let remedy = "in dcv.conf: [security] ca-file=\"PATH\", where PATH is the ca.pem of the agent's verifier";
+    let bad = |level, message: String| Finding::bad(level, "VerifierAuthority", message, remedy);
     let Some(path) = conf.text("security", "ca-file") else {
         return if is_own {
             bad(Level::Problem, "ca-file is not set: the agent's certificate is not trusted".into())
@@ -164,7 +162,7 @@ fn certificates(text: &str) -> Vec<String> {
 fn authentication(conf: &DcvConf) -> Finding {
     if conf.text("security", "authentication") == Some("none") {
         let message = "authentication is none: everybody who reaches the port is let in";
-        let remedy = format!("in {FILE}: [security] authentication=\"system\"");
+        let remedy = "in dcv.conf: [security] authentication=\"system\"";
         return Finding::bad(Level::Problem, "Authentication", message, remedy);
     }
     Finding::ok("Authentication", "needed")
@@ -181,7 +179,7 @@ fn administrators(dcv: &DcvSetUp, conf: &DcvConf, uid: u32) -> Finding {
     }
     let message = format!("the agent runs as {account}, which is no administrator: it sees its own sessions only");
     let remedy = format!(
-        "in {FILE}: [security] administrators=[\"{account}\"], or run the agent as root, who may create sessions for others"
+        "in dcv.conf: [security] administrators=[\"{account}\"], or run the agent as root, who may create sessions for others"
     );
     Finding::bad(Level::Problem, "Administrators", message, remedy)
 }
@@ -189,7 +187,7 @@ fn administrators(dcv: &DcvSetUp, conf: &DcvConf, uid: u32) -> Finding {
 fn console(conf: &DcvConf) -> Finding {
     if conf.switch("session-management", "create-session") == Some(true) {
         let message = "create-session is true: the automatic console session keeps every other session from the host";
-        let remedy = format!("in {FILE}: [session-management] create-session=false, and: dcv close-session console");
+        let remedy = "in dcv.conf: [session-management] create-session=false, and: dcv close-session console";
         return Finding::bad(Level::Warning, "AutomaticSession", message, remedy);
     }
     Finding::ok("AutomaticSession", "none")
@@ -202,7 +200,7 @@ fn screen_lock(conf: &DcvConf) -> Finding {
     }
     let message =
         "the screen is locked when the last client leaves, and whoever comes back needs a password of the host";
-    let remedy = format!("if people have none: in {FILE}: [security] os-auto-lock=false");
+    let remedy = "if people have none: in dcv.conf: [security] os-auto-lock=false";
     Finding::bad(Level::Note, "ScreenLock", message, remedy)
 }
 

@@ -4,7 +4,6 @@
 //! the condition `HostConfigured` and the tests. Nothing is changed on the host and nothing is started there.
 
 mod dcv;
-mod dcv_conf;
 mod host;
 mod read;
 mod vnc;
@@ -58,6 +57,8 @@ pub struct Source {
     pub log_directory: Option<PathBuf>,
     /// File with the authority of the agent's verifier, which the desktop server is to trust.
     pub verifier_authority: PathBuf,
+    /// The desktop server's configuration, on the host.
+    pub dcv_conf: PathBuf,
 }
 
 /// How bad it is.
@@ -192,6 +193,7 @@ mod tests {
             state_folder: "/run".into(),
             log_directory: None,
             verifier_authority: "/ca.pem".into(),
+            dcv_conf: "/etc/dcv/dcv.conf".into(),
         };
         assert!(examine(&source).iter().any(|finding| finding.check == TAGS && finding.level == Level::Problem));
         let mut tasks = JoinSet::new();

@@ -11,7 +11,7 @@ use nix::sys::statvfs::statvfs;
 
 use super::Kind;
 use super::Source;
-use super::dcv_conf::DcvConf;
+use crate::agent::dcv_conf::DcvConf;
 use crate::agent::host::Card;
 use crate::agent::host::cards;
 use crate::agent::tags;
@@ -95,6 +95,8 @@ pub struct DcvSetUp {
     pub is_restarted: bool,
     /// Its configuration; absent: there is none.
     pub conf: Option<DcvConf>,
+    /// Where that is, on the host.
+    pub conf_file: PathBuf,
     /// Text of the certificates that the configuration names; absent: there is no such file.
     pub authorities: Option<String>,
     /// Text of the certificate that the agent's verifier is known by; absent: there is none yet.
@@ -205,12 +207,13 @@ fn has_program(root: &Path, name: &str) -> bool {
 fn dcv(source: &Source) -> DcvSetUp {
     let root = &source.host_root;
     let text = |path: &str| fs::read_to_string(root.join(path)).ok();
-    let conf = text("etc/dcv/dcv.conf").map(|text| DcvConf::parse(&text));
+    let conf = fs::read_to_string(below(root, &source.dcv_conf)).ok().map(|text| DcvConf::parse(&text));
     let named = conf.as_ref().and_then(|conf| conf.text("security", "ca-file"));
     let authorities = named.and_then(|path| text(path.trim_start_matches('/')));
     let login_screens = ["etc/gdm3/custom.conf", "etc/gdm/custom.conf", "etc/gdm3/daemon.conf"];
     let login_screen = login_screens.iter().find_map(|path| text(path));
     DcvSetUp {
+        conf_file: source.dcv_conf.clone(),
         has_command: has_program(root, "dcv"),
         is_running: has_process(root, "dcvserver"),
         is_enabled: ["multi-user", "graphical"].iter().any(|target| {

@@ -1,16 +1,13 @@
 //! The name that clients and gateways may reach the host by.
 
 use std::net::IpAddr;
-use std::process::Stdio;
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt;
-use tokio::process::Command;
+use crate::agent::command::Commands;
+use crate::agent::command::Limits;
 
-/// Time a name server may take.
-const LIMIT: Duration = Duration::from_secs(10);
-/// Most that is read of an answer.
-const ANSWER_BYTES_MAX: u64 = 16 << 10;
+/// What a name server may take.
+const LIMITS: Limits = Limits { time: Duration::from_secs(10), answer_bytes: 16 << 10 };
 /// Longest name of DNS, and of one part of it.
 const MAX_NAME: usize = 253;
 const MAX_LABEL: usize = 63;
@@ -23,14 +20,15 @@ pub async fn name(prefix: &[String], hostname: &str, address: IpAddr) -> Option<
     if is_full_name(hostname) {
         return Some(hostname.to_owned());
     }
-    let forward = getent(prefix, hostname).await;
+    let commands = Commands::new(prefix.to_vec());
+    let forward = getent(&commands, hostname).await;
     if let Some(name) = forward.and_then(|answer| full_name(&answer, hostname)) {
         return Some(name);
     }
     if address.is_loopback() {
         return None;
     }
-    full_name(&getent(prefix, &address.to_string()).await?, hostname)
+    full_name(&getent(&commands, &address.to_string()).await?, hostname)
 }
 
 /// Reads what `getent hosts` printed: an address and its names. The one that begins with the host's own name is best.
@@ -52,17 +50,9 @@ fn is_full_name(name: &str) -> bool {
 }
 
 /// What the host's name service knows of `name`; nothing when it fails or is slow.
-async fn getent(prefix: &[String], name: &str) -> Option<String> {
-    let mut words = prefix.iter().map(String::as_str).chain(["getent", "hosts", "--", name]);
-    let mut command = Command::new(words.next()?);
-    command.args(words).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
-    let run = async {
-        let mut child = command.spawn().ok()?;
-        let mut answer = Vec::new();
-        child.stdout.take()?.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await.ok()?;
-        child.wait().await.ok()?.success().then(|| String::from_utf8_lossy(&answer).into_owned())
-    };
-    tokio::time::timeout(LIMIT, run).await.ok().flatten()
+async fn getent(commands: &Commands, name: &str) -> Option<String> {
+    let answer = commands.run(&["getent", "hosts", "--", name], LIMITS).await.ok()?;
+    answer.is_success().then(|| answer.text())
 }
 
 #[cfg(test)]

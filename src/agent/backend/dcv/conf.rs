@@ -1,14 +1,12 @@
-//! Reads the DCV server's configuration file. Pure; no text panics.
-//!
-//! A key file: sections in brackets, `key=value` with values as `GVariant` writes them. What is not there has the
-//! documented default.
+//! What the DCV server's configuration means for an agent. Pure; no text panics. What is not there has the documented
+//! default.
 //!
 //! Source: "Configuration parameter reference" in the Amazon DCV Administrator Guide.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::net::SocketAddr;
 
+use crate::agent::dcv_conf::DcvConf;
 use crate::api::server::Endpoint;
 use crate::api::server::Protocol;
 
@@ -17,51 +15,24 @@ const DEFAULT_PORT: u16 = 8443;
 
 /// The settings that matter to an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Configuration {
-    values: BTreeMap<(String, String), String>,
-}
+pub(super) struct Configuration(DcvConf);
 
 impl Configuration {
-    /// Reads the text of `dcv.conf`. Lines that cannot be understood are passed over, as the server's own reader warns and
-    /// goes on.
+    /// Reads the text of `dcv.conf`.
     pub fn parse(text: &str) -> Self {
-        let mut values = BTreeMap::new();
-        let mut section = String::new();
-        for line in text.lines().map(str::trim) {
-            if line.starts_with('#') || line.starts_with(';') {
-                continue;
-            }
-            if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-                name.trim().clone_into(&mut section);
-            } else if let Some((key, value)) = line.split_once('=') {
-                values.insert((section.clone(), key.trim().to_owned()), value.trim().to_owned());
-            }
-        }
-        Self { values }
-    }
-
-    fn value(&self, section: &str, key: &str) -> Option<&str> {
-        self.values.get(&(section.to_owned(), key.to_owned())).map(String::as_str)
-    }
-
-    fn text(&self, section: &str, key: &str) -> Option<&str> {
-        self.value(section, key).map(unquoted)
+        Self(DcvConf::parse(text))
     }
 
     fn number(&self, section: &str, key: &str) -> Option<i32> {
-        self.text(section, key)?.parse().ok()
+        self.0.text(section, key)?.parse().ok()
     }
 
     /// Where clients reach the server. An empty address: whichever the host has.
     ///
     /// `has_quic_by_default`: as versions since 2024.0 have it.
     pub fn endpoints(&self, has_quic_by_default: bool) -> Vec<Endpoint> {
-        let path = self.text("connectivity", "web-url-path").filter(|path| path.starts_with('/')).unwrap_or("/");
-        let has_quic = match self.text("connectivity", "enable-quic-frontend") {
-            Some("true") => true,
-            Some("false") => false,
-            _ => has_quic_by_default,
-        };
+        let path = self.0.text("connectivity", "web-url-path").filter(|path| path.starts_with('/')).unwrap_or("/");
+        let has_quic = self.0.switch("connectivity", "enable-quic-frontend").unwrap_or(has_quic_by_default);
         let mut endpoints = self.listening("web", Some(path), Protocol::Http);
         if has_quic {
             endpoints.extend(self.listening("quic", None, Protocol::Quic));
@@ -72,9 +43,8 @@ impl Configuration {
     fn listening(&self, what: &str, path: Option<&str>, protocol: Protocol) -> Vec<Endpoint> {
         let port = self.number("connectivity", &format!("{what}-port"));
         let port = port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port > 0).unwrap_or(DEFAULT_PORT);
-        let list = self.value("connectivity", &format!("{what}-listen-endpoints")).unwrap_or_default();
         let mut endpoints: Vec<Endpoint> = Vec::new();
-        for word in list_of(list) {
+        for word in self.0.list("connectivity", &format!("{what}-listen-endpoints")) {
             let Some((address, own_port)) = listen_address(word) else { continue };
             let endpoint = Endpoint {
                 ip_address: if address.is_unspecified() { String::new() } else { address.to_string() },
@@ -111,20 +81,8 @@ impl Configuration {
 
     /// Whether virtual sessions may use the GPU for OpenGL.
     pub fn has_gl(&self) -> bool {
-        self.text("session-management", "enable-gl-in-virtual-sessions") != Some("always-off")
+        self.0.text("session-management", "enable-gl-in-virtual-sessions") != Some("always-off")
     }
-}
-
-/// A text without its quotes.
-fn unquoted(value: &str) -> &str {
-    let quoted = |quote: char| value.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote));
-    quoted('"').or_else(|| quoted('\'')).unwrap_or(value)
-}
-
-/// The texts of a list as in `['a', 'b']`.
-fn list_of(value: &str) -> impl Iterator<Item = &str> {
-    let inner = value.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or_default();
-    inner.split(',').map(|word| unquoted(word.trim())).filter(|word| !word.is_empty())
 }
 
 /// An address with or without a port: `ip`, `ip:port`, `[ip6]:port`.

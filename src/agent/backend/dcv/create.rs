@@ -25,10 +25,10 @@ use crate::agent::backend::Order;
 use crate::agent::backend::account;
 use crate::agent::backend::account::Account;
 use crate::agent::backend::account::OwnerRefusal;
-use crate::agent::backend::command::Limits;
-use crate::agent::backend::command::plain;
 use crate::agent::backend::files::program_below;
 use crate::agent::backend::files::storage_root;
+use crate::agent::command::Limits;
+use crate::agent::command::plain;
 use crate::api::session::SessionType;
 use crate::permissions::Permissions;
 

@@ -20,9 +20,9 @@ use super::parse::Told;
 use crate::agent::backend::BackendError;
 use crate::agent::backend::HostSession;
 use crate::agent::backend::Phase;
-use crate::agent::backend::command::Answer;
-use crate::agent::backend::command::CommandError;
-use crate::agent::backend::command::Limits;
+use crate::agent::command::Answer;
+use crate::agent::command::CommandError;
+use crate::agent::command::Limits;
 use crate::api::session::SessionType;
 
 /// What a question may take: less than the agent waits for the host, so that our words are heard.

@@ -12,7 +12,7 @@ use serde_json::Map;
 use serde_json::Value;
 
 use crate::agent::backend::ImageFormat;
-use crate::agent::backend::command::plain;
+use crate::agent::command::plain;
 use crate::api::session::SessionType;
 
 /// What was printed is not the documented answer.

@@ -78,6 +78,7 @@ impl HostFiles {
             state_folder: "/run/dcv-operator".into(),
             log_directory: None,
             verifier_authority: "/var/lib/dcv-operator/verifier/ca.pem".into(),
+            dcv_conf: "/etc/dcv/dcv.conf".into(),
         }
     }
 
@@ -225,4 +226,14 @@ fn what_every_host_needs_is_looked_at_too() {
         host.program("var/lib/dcv-session-manager-agent/init/desktop.sh");
         assert_eq!(levels(&host, "InitFolder").0, Level::Ok);
     }
+}
+
+#[test]
+fn a_configuration_elsewhere_is_the_one_that_is_judged() {
+    let host = HostFiles::complete();
+    let source = Source { dcv_conf: "/opt/dcv.conf".into(), ..host.source() };
+    let missing = examine(&source).into_iter().find(|finding| finding.check == "Configuration").unwrap();
+    assert_eq!((missing.level, missing.message.as_str()), (Level::Problem, "/opt/dcv.conf is not there"));
+    host.put("opt/dcv.conf", CONF);
+    assert!(examine(&source).iter().all(|finding| finding.level < Level::Problem));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// Values by section and key, as they stand in the file.
 ///
 /// Source: "Modifying configuration parameters" in the Amazon DCV Administrator Guide: sections in brackets, `key=value`
-/// lines, comments that start with `#`; text in quotes of either kind, lists of it in brackets.
+/// lines, comments that start with `#` or `;`; text in quotes of either kind, lists of it in brackets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DcvConf(BTreeMap<(String, String), String>);
 
@@ -14,7 +14,7 @@ impl DcvConf {
     pub fn parse(text: &str) -> Self {
         let mut section = None;
         let mut values = BTreeMap::new();
-        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
+        for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
             if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
                 section = Some(name.trim().to_owned());
             } else if let (Some(section), Some((key, value))) = (&section, line.split_once('=')) {
@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn values_are_found_by_section_and_key() {
         let conf = DcvConf::parse(
-            "stray=1\n# [security]\n[license]\n#license-file = \"\"\n\n[ session-management ]\ncreate-session = true\n\
+            "stray=1\n# [security]\n; [security]\n[license]\n#license-file = \"\"\n\n[ session-management ]\ncreate-session = true\n\
              [security]\n administrators=[\"dcvsmagent\", 'ann']\nno-tls-strict=off\nca-file=''\n\
              auth-token-verifier = \"https://a:945/b?c=d\"\n[display/linux]\ngl-displays=[':0.0']\n[broken\nx\n",
         );

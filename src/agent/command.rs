@@ -26,13 +26,13 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(1);
 
 /// How programs of the host are run.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Commands {
+pub struct Commands {
     prefix: Vec<String>,
 }
 
 /// What one command may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Limits {
+pub struct Limits {
     /// Longest time until it has ended.
     pub time: Duration,
     /// Most bytes of its answer.
@@ -41,7 +41,7 @@ pub(super) struct Limits {
 
 /// What a command that ended by itself has said.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
+pub struct Answer {
     /// How it ended.
     pub status: ExitStatus,
     /// What it printed.
@@ -52,7 +52,7 @@ pub(super) struct Answer {
 
 /// Why there is no answer. Says nothing of what the command has done.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CommandError {
+pub enum CommandError {
     #[error("{program} could not be run: {source}")]
     NotRun { program: String, source: io::Error },
     #[error("{program} did not answer within {} s", .limit.as_secs())]
@@ -178,7 +178,7 @@ impl Answer {
 }
 
 /// A text of the host as one line of bounded length, without control characters.
-pub(super) fn plain(text: impl Display) -> String {
+pub fn plain(text: impl Display) -> String {
     /// Longer than any message worth reading.
     const CHARS_MAX: usize = 400;
     let text = text.to_string();
