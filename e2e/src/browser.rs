@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
+use std::time::Duration;
+use std::time::Instant;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::json;
 use tokio::io::AsyncBufReadExt;
@@ -127,27 +130,18 @@ impl Browser {
 
     /// Waits until the page looks as `wanted` says, and returns it.
     pub async fn until(&mut self, what: &str, wanted: impl Fn(&Look) -> bool) -> Look {
-        let end = std::time::Instant::now() + seconds(30);
-        loop {
-            let look = self.look().await;
-            if wanted(&look) {
-                return look;
-            }
-            if std::time::Instant::now() >= end {
+        match self.until_answer(&json!({"command": "look"}), seconds(30), wanted).await {
+            Ok(look) => look,
+            Err(last) => {
                 let picture = self.screenshot("gave-up").await;
-                panic!("the page does not show {what} after 30 s ({}): {look:?}", picture.display());
+                panic!("the page does not show {what} after 30 s ({}): {last:?}", picture.display());
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
     }
 
     /// Waits until the text field `id` holds `text`.
     pub async fn until_value(&mut self, id: &str, text: &str) {
-        let end = std::time::Instant::now() + seconds(15);
-        while self.value(id).await != text {
-            assert!(std::time::Instant::now() < end, "#{id} does not hold {text:?}, but {:?}", self.value(id).await);
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
+        self.until_text(json!({"command": "value", "id": id}), text).await;
     }
 
     /// Clicks there, in pixels of the page.
@@ -172,14 +166,33 @@ impl Browser {
 
     /// Waits until the browser's clipboard holds `text`.
     pub async fn until_clipboard(&mut self, text: &str) {
-        let end = std::time::Instant::now() + seconds(15);
+        self.until_text(json!({"command": "read_clipboard"}), text).await;
+    }
+
+    async fn until_text(&mut self, command: Value, text: &str) {
+        let is_it = |answer: &Text| answer.text == text;
+        if let Err(last) = self.until_answer(&command, seconds(15), is_it).await {
+            panic!("{command} does not answer {text:?} in 15 s, but {:?}", last.text);
+        }
+    }
+
+    /// Asks until the answer is as `wanted` says, and returns it; after `limit` the last one is an error.
+    async fn until_answer<T: DeserializeOwned>(
+        &mut self,
+        command: &Value,
+        limit: Duration,
+        wanted: impl Fn(&T) -> bool,
+    ) -> Result<T, T> {
+        let end = Instant::now() + limit;
         loop {
-            let found: Text = self.ask(json!({"command": "read_clipboard"})).await;
-            if found.text == text {
-                return;
+            let answer = self.ask(command.clone()).await;
+            if wanted(&answer) {
+                return Ok(answer);
             }
-            assert!(std::time::Instant::now() < end, "the clipboard does not hold {text:?}, but {:?}", found.text);
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            if Instant::now() >= end {
+                return Err(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
@@ -216,7 +229,7 @@ impl Browser {
         let _ = tokio::time::timeout(seconds(10), self.process.wait()).await;
     }
 
-    async fn ask<T: serde::de::DeserializeOwned>(&mut self, command: Value) -> T {
+    async fn ask<T: DeserializeOwned>(&mut self, command: Value) -> T {
         let line = format!("{command}\n");
         let commands = self.commands.as_mut().expect("only close takes it");
         commands.write_all(line.as_bytes()).await.expect("the driver takes commands");
