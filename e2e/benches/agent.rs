@@ -98,7 +98,7 @@ async fn create_one(sessions: &Sessions, rest: &LoggedIn, name: &str) -> (f64, f
     let session = sessions.until_ready(name).await;
     let ready = milliseconds(start);
     let id = session.id();
-    eventually("a desktop to be painted", seconds(20), async || painted(rest, &id).await).await;
+    eventually("a desktop to be painted", seconds(20), async || painted(rest, id).await).await;
     let painted = milliseconds(start);
     sessions.delete(name).await;
     (ready, painted)
@@ -122,15 +122,15 @@ fn socket(stand: &Stand, id: &str) -> PathBuf {
 /// What the proxy takes off the bytes a second that a plain pipe of TCP to the desktop's socket carries, in percent.
 async fn proxy_overhead(stand: &Stand, rest: &LoggedIn, session: &DcvSession) -> f64 {
     let id = session.id();
-    let answer = rest.connection_data(&id, "ann").await;
+    let answer = rest.connection_data(id, "ann").await;
     let token = answer.body["ConnectionToken"].as_str().expect("a token").to_owned();
-    let url = rest.connection_url(&id, "ann").await;
+    let url = rest.connection_url(id, "ann").await;
     let origin = url.split("/?").next().expect("an address");
-    let address = pipe::plain(socket(stand, &id)).await;
+    let address = pipe::plain(socket(stand, id)).await;
     let (mut through, mut plain) = (0.0, 0.0);
     // One after the other, several times, so that what changes on the machine meanwhile does not favour one.
     for _ in 0..3 {
-        through += Desktop::by_proxy(origin, &id, &token).await.bytes_per_second().await;
+        through += Desktop::by_proxy(origin, id, &token).await.bytes_per_second().await;
         plain += Desktop::plain(address).await.bytes_per_second().await;
     }
     (1.0 - through / plain) * 100.0
@@ -158,7 +158,7 @@ async fn measure() -> Value {
     let mut shots = Vec::new();
     for session in many.iter().cycle().take(SCREENSHOTS) {
         let start = Instant::now();
-        screenshot(&rest, &session.id()).await.expect("a desktop that runs is seen");
+        screenshot(&rest, session.id()).await.expect("a desktop that runs is seen");
         shots.push(milliseconds(start));
     }
     let (one, others) = many.split_first().expect("there are some");

@@ -53,7 +53,7 @@ pub async fn is_heard(browser: &mut Browser) -> bool {
 pub async fn desktop(stand: &Stand, word: &str) -> (Sessions, String, LoggedIn) {
     let sessions = stand.namespace(word).await;
     sessions.create("desk", &json!({"initFile": "script.sh", "autorunFile": "script.sh"})).await;
-    let id = sessions.until_ready("desk").await.id();
+    let id = sessions.until_ready("desk").await.id().to_owned();
     let rest = stand.rest_client(&sessions.namespace, json!({})).await.log_in().await.expect("the client logs in");
     (sessions, id, rest)
 }

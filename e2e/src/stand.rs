@@ -428,5 +428,5 @@ fn read_settings(file: &Path) -> BTreeMap<String, String> {
 
 /// The ids of `sessions`.
 pub fn ids(sessions: &[DcvSession]) -> BTreeSet<String> {
-    sessions.iter().map(DcvSession::id).collect()
+    sessions.iter().map(|session| session.id().to_owned()).collect()
 }

@@ -45,7 +45,7 @@ async fn a_drained_server_says_what_it_waits_for_and_ends_it_after_the_grace() {
     sessions.create("desk", &json!({})).await;
     let desk = sessions.until_ready("desk").await;
     let server = desk.server_name().expect("it has a server").to_owned();
-    stand.fake_host().set_connections(&desk.id(), 2).await;
+    stand.fake_host().set_connections(desk.id(), 2).await;
     let used = |session: &dcv_operator::api::session::DcvSession| {
         session.status.as_ref().is_some_and(|status| status.num_of_connections == Some(2))
     };
@@ -61,7 +61,7 @@ async fn a_drained_server_says_what_it_waits_for_and_ends_it_after_the_grace() {
     assert_eq!(code, Some(1), "{printed}");
     assert!(printed.starts_with(&format!("dcvserver.dcv-operator.io/{server} draining\nNAMESPACE")), "{printed}");
     let line = printed.lines().find(|line| line.contains(" desk ")).expect("it is shown").split_whitespace();
-    let expected = [sessions.namespace.as_str(), "desk", "ann", "READY", "2", "<none>", &desk.id()];
+    let expected = [sessions.namespace.as_str(), "desk", "ann", "READY", "2", "<none>", desk.id()];
     assert_eq!(line.collect::<Vec<_>>(), expected);
     assert!(said.contains(&format!("error: 1 session is still on {server}")), "{said}");
     until(&stand, &server, Some(UnavailabilityReason::ServerClosed)).await;
@@ -90,7 +90,7 @@ async fn a_drained_server_says_what_it_waits_for_and_ends_it_after_the_grace() {
     let over = sessions.until_finished("desk").await;
     assert_eq!(condition(&over, "Finished"), "True/Expired");
     assert_eq!(state_reason(&over), "the session was closed: its server is drained");
-    assert!(!stand.fake_host().sessions().await.contains_key(&desk.id()));
+    assert!(!stand.fake_host().sessions().await.contains_key(desk.id()));
 
     let (code, printed, _) = stand.kubectl_dcv(&["uncordon", &server]).await;
     assert_eq!((code, printed), (Some(0), format!("dcvserver.dcv-operator.io/{server} uncordoned\n")));

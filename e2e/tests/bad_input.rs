@@ -75,7 +75,7 @@ async fn assert_failed(stand: &Stand, sessions: &Sessions, name: &str, text: &st
     ] {
         assert_eq!(condition(&session, type_), expected, "{type_}: {:?}", session.status);
     }
-    assert_eq!(host::remains_of(&stand.server(1), &session.id()), Vec::<String>::new());
+    assert_eq!(host::remains_of(&stand.server(1), session.id()), Vec::<String>::new());
     sessions.delete(name).await;
 }
 
@@ -115,7 +115,7 @@ async fn files_that_are_not_there_fail_by_name() {
         let session = sessions.until_finished(&name).await;
         assert!(state_reason(&session).contains("no/such.sh"), "{field}: {:?}", session.status);
         assert_eq!(state(&session), SessionState::Unknown);
-        assert_eq!(host::remains_of(&stand.server(1), &session.id()), Vec::<String>::new());
+        assert_eq!(host::remains_of(&stand.server(1), session.id()), Vec::<String>::new());
     }
     sessions.delete_namespace().await;
 }
@@ -172,10 +172,10 @@ async fn the_agent_lets_in_only_a_connection_token_of_this_session_and_time() {
     let mine = sessions.until_ready("mine").await;
     let other = sessions.until_ready("other").await;
     let rest = stand.rest_client(&sessions.namespace, json!({})).await.log_in().await.expect("the client logs in");
-    let data = rest.connection_data(&mine.id(), "ann").await;
+    let data = rest.connection_data(mine.id(), "ann").await;
     let good = data.body["ConnectionToken"].as_str().unwrap_or_else(|| panic!("{data:?}")).to_owned();
-    let theirs = rest.connection_data(&other.id(), "ann").await.body["ConnectionToken"].clone();
-    let stranger = rest.connection_data(&mine.id(), "bob").await.body["ConnectionToken"].clone();
+    let theirs = rest.connection_data(other.id(), "ann").await.body["ConnectionToken"].clone();
+    let stranger = rest.connection_data(mine.id(), "bob").await.body["ConnectionToken"].clone();
     let server = &data.body["Session"]["Server"];
     let text = |value: &Value| value.as_str().expect("a text").to_owned();
     let base = format!("https://{}:{}", text(&server["Ip"]), text(&server["Port"]));
@@ -267,7 +267,7 @@ async fn the_agent_takes_pictures_only_for_brokers() {
     sessions.create("desk", &json!({})).await;
     let session = sessions.until_ready("desk").await;
     let rest = stand.rest_client(&sessions.namespace, json!({})).await.log_in().await.expect("the client logs in");
-    let connection = rest.connection_data(&session.id(), "ann").await.body["ConnectionToken"].clone();
+    let connection = rest.connection_data(session.id(), "ann").await.body["ConnectionToken"].clone();
     let server = stand.servers().get(session.server_name().expect("it has a server")).await.expect("it is there");
     let agent = server.status.and_then(|status| status.agent).expect("its agent has said where it is");
     let http = reqwest::Client::builder().tls_danger_accept_invalid_certs(true).timeout(seconds(10)).build();
@@ -286,7 +286,7 @@ async fn the_agent_takes_pictures_only_for_brokers() {
     let genuine = AgentClaims {
         action: Action::Screenshot,
         server_uid: server.metadata.uid.expect("a uid"),
-        session_id: session.id(),
+        session_id: session.id().to_owned(),
         attempt: session.attempt(),
         client_uid: "nobody".to_owned(),
         iat: second,
@@ -324,7 +324,7 @@ async fn the_broker_answers_only_to_an_access_token_that_it_gave_out() {
     let stand = Stand::vnc().await;
     let sessions = stand.namespace("access").await;
     sessions.create("desk", &json!({})).await;
-    let id = sessions.until_ready("desk").await.id();
+    let id = sessions.until_ready("desk").await.id().to_owned();
     let client = stand.rest_client(&sessions.namespace, json!({})).await;
     let rest = client.log_in().await.expect("the client logs in");
 

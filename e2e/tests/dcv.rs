@@ -128,23 +128,24 @@ async fn a_killed_agent_ends_no_session_and_the_next_one_knows_them_all() {
     let sessions = stand.namespace("dcv-kill").await;
     let rest = stand.rest_client(&sessions.namespace, json!({})).await.log_in().await.expect("the client logs in");
     sessions.create("before", &json!({})).await;
-    let id = sessions.until_ready("before").await.id();
+    let id = sessions.until_ready("before").await.id().to_owned();
     let ann = Client::open(&rest.connection_url(&id, "ann").await);
     assert_eq!(ann.said, "yes, user ann");
     until_connections(&sessions, "before", 1).await;
 
     // Killed in the middle of a create, of which the server has heard.
     server.order(&json!({"fault": {"on": "create-session", "what": "lose"}}));
-    let during = sessions.create("during", &json!({})).await.id();
+    let during = sessions.create("during", &json!({})).await.id().to_owned();
     eventually("the server to hear of it", seconds(30), async || {
         if server.ids().contains(&during) { Ok(()) } else { Err("not yet".into()) }
     })
     .await;
     let killed = stand.role("agent-1").kill().await;
     ann.leave();
-    let ended = sessions.create("ended", &json!({})).await.id();
+    let ended = sessions.create("ended", &json!({})).await.id().to_owned();
     killed.restart().await;
-    let known = [sessions.until_ready("before").await.id(), sessions.until_ready("during").await.id()];
+    let known =
+        [sessions.until_ready("before").await.id().to_owned(), sessions.until_ready("during").await.id().to_owned()];
     assert_eq!(known, [id.clone(), during.clone()], "they are the same sessions");
     until_connections(&sessions, "before", 0).await;
     sessions.until_ready("ended").await;

@@ -152,7 +152,7 @@ async fn until_nothing_is_left(stand: &Stand, id: &str, what: &str) {
 async fn until_settled(sessions: &Sessions, name: &str) -> DcvSession {
     eventually(&format!("{name} to be READY or over"), seconds(45), async || {
         let session = sessions.api.get(name).await.map_err(|error| error.to_string())?;
-        let (servers, hosts) = (host::x_servers_of(&session.id()), host::session_hosts_of(&session.id()));
+        let (servers, hosts) = (host::x_servers_of(session.id()), host::session_hosts_of(session.id()));
         assert!(servers.len() <= 1, "two desktops of {name}: {servers:?}");
         let is_whole = is_ready(&session) && servers.len() == 1 && hosts.len() == 1;
         if session.is_finished() || is_whole { Ok(session) } else { Err(format!("{:?} {servers:?}", session.status)) }
@@ -183,7 +183,7 @@ async fn a_create_survives_a_kill_at_every_step() {
             let name = format!("{}-{part:?}", point.name()).to_lowercase();
             points.stop_at(*point);
             let spec = json!({"autorunFile": "script.sh", "storageRoot": "%home%/fault-points"});
-            let id = sessions.create(&name, &spec).await.id();
+            let id = sessions.create(&name, &spec).await.id().to_owned();
             points.until_reached(*point, &name).await;
             points.strike(*part, *point, &id).await;
             hit.insert(*point);
@@ -220,10 +220,10 @@ async fn a_close_survives_a_kill_at_every_step() {
             points.stop_at(*point);
             sessions.api.delete(&name, &DeleteParams::default()).await.expect("a session can be deleted");
             points.until_reached(*point, &name).await;
-            points.strike(*part, *point, &session.id()).await;
+            points.strike(*part, *point, session.id()).await;
             hit.insert(*point);
             sessions.until_gone(&session).await;
-            until_nothing_is_left(&stand, &session.id(), &name).await;
+            until_nothing_is_left(&stand, session.id(), &name).await;
         }
     }
     assert_eq!(hit.len(), CLOSE.len());

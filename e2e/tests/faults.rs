@@ -80,7 +80,7 @@ async fn kill(
         killed.restart().await;
         return None;
     }
-    let id = sessions.api.get_opt(name).await.expect("the API server answers")?.id();
+    let id = sessions.api.get_opt(name).await.expect("the API server answers")?.id().to_owned();
     for _ in 0..500 {
         if part.process(&id).is_some() {
             break;
@@ -134,7 +134,7 @@ async fn desktops_do_not_notice_that_agent_controller_and_broker_were_killed() {
         let name = format!("desk-{number}");
         sessions.create(&name, &json!({})).await;
         let session = sessions.until_ready(&name).await;
-        before.push((name, x_server(&session.id()), session));
+        before.push((name, x_server(session.id()), session));
     }
     let mut killed = Vec::new();
     for role in ["agent-1", "controller-1", "broker-1"] {
@@ -150,7 +150,7 @@ async fn desktops_do_not_notice_that_agent_controller_and_broker_were_killed() {
     for (name, server, session) in &before {
         let after = sessions.api.get(name).await.expect("the session is there");
         assert_eq!(&after, session, "{name} was written although nothing happened to it");
-        assert_eq!(&x_server(&session.id()), server, "the desktop of {name} is another one");
+        assert_eq!(&x_server(session.id()), server, "the desktop of {name} is another one");
     }
     let known = eventually("the broker to be back", seconds(20), async || {
         let answer = rest.try_post("/describeSessions", &json!({})).await.map_err(|error| error.to_string())?;
@@ -160,7 +160,7 @@ async fn desktops_do_not_notice_that_agent_controller_and_broker_were_killed() {
     assert_eq!(known.list("Sessions").len(), 3);
     for (name, _, session) in &before {
         sessions.delete(name).await;
-        until_nothing_is_left(&stand, &session.id()).await;
+        until_nothing_is_left(&stand, session.id()).await;
     }
     sessions.delete_namespace().await;
 }
@@ -171,7 +171,7 @@ async fn a_second_agent_of_a_server_waits_until_the_first_has_gone() {
     let sessions = stand.namespace("second").await;
     sessions.create("desk", &json!({})).await;
     let before = sessions.until_ready("desk").await;
-    let server = x_server(&before.id());
+    let server = x_server(before.id());
     let first = stand.role("agent-1");
     let second = first.start_twin("agent-2", &[("--health-address", "127.0.0.1:0")]).await;
     eventually("the second to say that it waits", seconds(20), async || {
@@ -193,11 +193,11 @@ async fn a_second_agent_of_a_server_waits_until_the_first_has_gone() {
     assert_it_works(&sessions).await;
     let after = sessions.api.get("desk").await.expect("the session is there");
     assert_eq!((after.id(), after.attempt(), state(&after)), (before.id(), 1, SessionState::Ready));
-    assert_eq!(x_server(&before.id()), server);
+    assert_eq!(x_server(before.id()), server);
     let _gone = second.kill().await;
     first.restart().await;
     sessions.delete("desk").await;
-    until_nothing_is_left(&stand, &before.id()).await;
+    until_nothing_is_left(&stand, before.id()).await;
     sessions.delete_namespace().await;
 }
 
@@ -209,13 +209,13 @@ async fn a_desktop_that_lost_its_x_server_or_its_session_host_is_over_and_leaves
         // The terminal, and what it started, must go too.
         sessions.create(name, &json!({"autorunFile": "script.sh"})).await;
         let session = sessions.until_ready(name).await;
-        host::kill(&part.process(&session.id()).unwrap_or_else(|| panic!("no {part:?} of {name}")));
+        host::kill(&part.process(session.id()).unwrap_or_else(|| panic!("no {part:?} of {name}")));
         let over = sessions.until_finished(name).await;
         assert_eq!(state(&over), SessionState::Deleted);
         assert_eq!(condition(&over, "Finished"), "True/EndedOnHost");
         assert_eq!((condition(&over, "Ready"), condition(&over, "Stalled")), (String::new(), String::new()));
         assert!(!state_reason(&over).is_empty(), "{:?}", over.status);
-        until_nothing_is_left(&stand, &session.id()).await;
+        until_nothing_is_left(&stand, session.id()).await;
         sessions.delete(name).await;
     }
     sessions.delete_namespace().await;
@@ -230,7 +230,7 @@ async fn a_desktop_that_ended_while_the_agent_was_dead_is_over_and_leaves_nothin
     }
     let mut ids = Vec::new();
     for name in ["x", "host"] {
-        ids.push(sessions.until_ready(name).await.id());
+        ids.push(sessions.until_ready(name).await.id().to_owned());
     }
     let killed = stand.role("agent-1").kill().await;
     for (id, part) in ids.iter().zip([Part::XServer, Part::SessionHost]) {
@@ -254,7 +254,7 @@ async fn a_desktop_that_ended_while_the_agent_was_dead_is_over_and_leaves_nothin
 async fn until_settled(sessions: &Sessions, name: &str, killed: Option<&Process>) -> DcvSession {
     eventually(&format!("{name} to be READY or over"), seconds(45), async || {
         let session = sessions.api.get(name).await.map_err(|error| error.to_string())?;
-        let (servers, hosts) = (host::x_servers_of(&session.id()), host::session_hosts_of(&session.id()));
+        let (servers, hosts) = (host::x_servers_of(session.id()), host::session_hosts_of(session.id()));
         assert!(servers.len() <= 1, "two desktops of {name}: {servers:?}");
         let is_whole = servers.len() == 1 && !hosts.is_empty() && killed.is_none_or(|dead| !host::is_alive(dead.pid));
         if session.is_finished() || is_ready(&session) && is_whole {
@@ -284,7 +284,7 @@ async fn a_create_survives_a_kill_at_any_moment() {
         for round in 0..e2e::rounds(rounds) {
             let name = format!("{part:?}-{round}").to_lowercase();
             let (delay, pause) = (up_to(&mut chance, within), up_to(&mut chance, 300));
-            let created = async { sessions.create(&name, &json!({"autorunFile": "script.sh"})).await.id() };
+            let created = async { sessions.create(&name, &json!({"autorunFile": "script.sh"})).await.id().to_owned() };
             let (id, killed) = if part.role(&stand).is_some() {
                 tokio::join!(created, kill(&stand, &sessions, part, &name, delay, pause))
             } else {
@@ -324,7 +324,7 @@ async fn a_close_survives_a_kill_at_any_moment() {
             let (deleted, _) = tokio::join!(deleted, kill(&stand, &sessions, part, &name, delay, pause));
             deleted.expect("a session can be deleted");
             sessions.until_gone(&session).await;
-            until_nothing_is_left(&stand, &id).await;
+            until_nothing_is_left(&stand, id).await;
         }
     }
     sessions.delete_namespace().await;
@@ -336,7 +336,7 @@ async fn a_server_that_does_not_answer_costs_no_desktop_and_comes_back_as_it_was
     let sessions = stand.namespace("away").await;
     sessions.create("desk", &json!({})).await;
     let before = sessions.until_ready("desk").await;
-    let server = x_server(&before.id());
+    let server = x_server(before.id());
     // The documented times, shorter.
     let controller = stand.role("controller-1").kill().await;
     let short = ["--server-lease-timeout-seconds", "15", "--sessions-unknown-after-seconds", "3"];
@@ -359,7 +359,7 @@ async fn a_server_that_does_not_answer_costs_no_desktop_and_comes_back_as_it_was
     agent.restart().await;
     let after = sessions.until_ready("desk").await;
     assert_eq!((after.id(), after.attempt()), (before.id(), 1));
-    assert_eq!(x_server(&before.id()), server);
+    assert_eq!(x_server(before.id()), server);
     stand.role("controller-1").kill().await.restart_without(&short).await;
     assert_it_works(&sessions).await;
     sessions.delete_namespace().await;

@@ -65,8 +65,10 @@ async fn live(sessions: &Sessions, name: String, life: Life) -> Option<DcvSessio
 
 /// The hosts hold exactly `sessions`, each on its server, and never made one twice.
 async fn assert_hosts_hold(stand: &Stand, sessions: &[DcvSession]) {
-    let expected: BTreeMap<_, _> =
-        sessions.iter().map(|session| (session.id(), session.server_name().unwrap_or_default().to_owned())).collect();
+    let expected: BTreeMap<_, _> = sessions
+        .iter()
+        .map(|session| (session.id().to_owned(), session.server_name().unwrap_or_default().to_owned()))
+        .collect();
     eventually("the hosts to hold what the objects say", seconds(10), async || {
         let held = stand.fake_host().sessions().await;
         if held == expected { Ok(()) } else { Err(format!("{held:?} instead of {expected:?}")) }

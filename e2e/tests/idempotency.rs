@@ -90,8 +90,10 @@ async fn calls_with_lost_answers_make_as_many_sessions_as_there_are_keys() {
         let lost = progress.lost.into_inner();
         assert!(lost >= KEYS, "only {lost} of {} answers were lost", KEYS * CALLS);
         let objects = sessions.api.list(&ListParams::default()).await.expect("sessions can be listed").items;
-        let by_name: BTreeMap<_, _> =
-            objects.iter().map(|object| (object.spec.display_name.clone().unwrap_or_default(), object.id())).collect();
+        let by_name: BTreeMap<_, _> = objects
+            .iter()
+            .map(|object| (object.spec.display_name.clone().unwrap_or_default(), object.id().to_owned()))
+            .collect();
         assert_eq!(objects.len(), keys.len(), "one session for each key");
         assert_eq!(by_name.len(), keys.len());
         let ids: BTreeSet<_> = by_name.into_values().collect();

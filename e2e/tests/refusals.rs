@@ -32,15 +32,15 @@ async fn what_no_host_can_run_ends_on_the_first() {
             "storageRoot \"files\" must be an absolute path, or start with %home%",
         ),
     ] {
-        let id = sessions.create(name, &spec).await.id();
+        let created = sessions.create(name, &spec).await;
         let over = sessions.until_finished(name).await;
         assert_eq!(condition(&over, "Finished"), "True/Failed", "{:?}", over.status);
         assert_eq!(condition(&over, "Stalled"), "True/InvalidSession");
         assert_eq!(condition(&over, "Created"), "False/InvalidSession");
         assert_eq!(state_reason(&over), reason);
         assert_eq!(attempts(&over).len(), 1, "it is tried nowhere else");
-        let id = if id.is_empty() { over.id() } else { id };
-        assert!(!stand.fake_host().history().await.contains_key(&id), "nothing was begun");
+        let id = if created.id().is_empty() { over.id() } else { created.id() };
+        assert!(!stand.fake_host().history().await.contains_key(id), "nothing was begun");
     }
     sessions.delete_namespace().await;
 }

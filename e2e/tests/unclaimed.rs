@@ -35,18 +35,18 @@ impl Desktop {
     async fn start(stand: &Stand, sessions: &Sessions, name: &str) -> Self {
         sessions.create(name, &json!({})).await;
         let session = sessions.until_ready(name).await;
-        let state = host::session_folder(&stand.server(1), &session.id()).join("state.json");
+        let state = host::session_folder(&stand.server(1), session.id()).join("state.json");
         eventually("the host to have noted that the session is READY", seconds(20), async || {
             let state: Value = serde_json::from_slice(&fs::read(&state).map_err(|error| error.to_string())?)
                 .map_err(|error| error.to_string())?;
             if state["announced"] == true { Ok(()) } else { Err(state.to_string()) }
         })
         .await;
-        let x_server = host::x_servers_of(&session.id()).pop().expect("it has a desktop");
+        let x_server = host::x_servers_of(session.id()).pop().expect("it has a desktop");
         Self { name: name.to_owned(), session, x_server }
     }
 
-    fn id(&self) -> String {
+    fn id(&self) -> &str {
         self.session.id()
     }
 
@@ -83,10 +83,10 @@ impl Desktop {
         sessions.create(name, &adopt).await;
         let claimed = sessions.until_ready(name).await;
         assert_eq!(claimed.id(), self.id(), "{}", state_reason(&claimed));
-        assert_eq!(host::x_servers_of(&self.id()), std::slice::from_ref(&self.x_server), "it is another desktop");
+        assert_eq!(host::x_servers_of(self.id()), std::slice::from_ref(&self.x_server), "it is another desktop");
         sessions.delete(name).await;
         eventually("nothing of it to be left", seconds(20), async || {
-            let remains = host::remains_of(&stand.server(1), &self.id());
+            let remains = host::remains_of(&stand.server(1), self.id());
             if remains.is_empty() { Ok(()) } else { Err(format!("{remains:?}")) }
         })
         .await;
@@ -149,11 +149,11 @@ async fn a_new_cluster_ends_no_desktop_and_each_can_be_claimed_there() {
     // An administrator who does not want one ends it.
     by_command.until_listed(&stand).await;
     let (code, printed, said) =
-        stand.kubectl_dcv(&["end", &stand.server(1), &by_command.id(), "--timeout", "60s"]).await;
+        stand.kubectl_dcv(&["end", &stand.server(1), by_command.id(), "--timeout", "60s"]).await;
     assert_eq!(code, Some(0), "{printed}{said}");
     assert_eq!(printed, format!("session {} on {} ended\n", by_command.id(), stand.server(1)));
     assert!(said.contains(&format!("made for {namespace}/to-be-ended")), "{said}");
-    assert_eq!(host::remains_of(&stand.server(1), &by_command.id()), Vec::<String>::new());
+    assert_eq!(host::remains_of(&stand.server(1), by_command.id()), Vec::<String>::new());
     let server = stand.servers().get(&stand.server(1)).await.expect("the server is there");
     assert_eq!(server.spec.end_sessions, Vec::<String>::new(), "the request is gone with it");
     sessions.delete_namespace().await;

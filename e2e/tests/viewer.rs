@@ -111,7 +111,7 @@ async fn the_address_that_is_printed_lets_its_holder_in() {
     let person = Person::with_desktop("address").await;
     let output = person.connect(&[]).output().await.expect("the plugin is built");
     let printed = String::from_utf8(output.stdout).expect("it is text");
-    let id = person.sessions.api.get("desk").await.expect("it is there").id();
+    let id = person.sessions.api.get("desk").await.expect("it is there").id().to_owned();
     assert!(printed.starts_with("https://127.0.0.1:") && printed.ends_with(&format!("#{id}\n")), "{printed}");
     let http = reqwest::Client::builder()
         .tls_danger_accept_invalid_certs(true)
@@ -172,7 +172,7 @@ async fn a_viewer_is_told_when_its_session_ends() {
     person.until_connected(1).await;
     let (pid, desk) = (viewing.id(), person.sessions.api.get("desk").await.expect("it is there"));
     person.sessions.delete("desk").await;
-    assert_eq!(host::remains_of(&person.stand.server(1), &desk.id()), Vec::<String>::new());
+    assert_eq!(host::remains_of(&person.stand.server(1), desk.id()), Vec::<String>::new());
     // A viewer may keep its window open to say so: then the person closes it.
     let pid = pid.and_then(|pid| i32::try_from(pid).ok()).expect("it was started");
     tokio::time::sleep(seconds(2)).await;

@@ -285,10 +285,10 @@ impl<'a> Pass<'a> {
     /// Nothing of it is on the host.
     fn begin(&mut self, session: &Arc<DcvSession>, found: &Found<'_>) {
         let id = session.id();
-        if self.world.ledger.closing.contains_key(&id) {
-            return self.close(&id); // gone from the list, but the close has not said so yet
+        if self.world.ledger.closing.contains_key(id) {
+            return self.close(id); // gone from the list, but the close has not said so yet
         }
-        if self.world.ledger.creating.contains_key(&id) {
+        if self.world.ledger.creating.contains_key(id) {
             return;
         }
         if conditions::is_true(session.conditions(), SessionCondition::Created) {
@@ -429,9 +429,9 @@ impl<'a> Pass<'a> {
     fn end_on_host(&mut self, session: &DcvSession, found: &Found<'_>) -> bool {
         let id = session.id();
         let is_there = matches!(found, Found::Ours(_))
-            || (!matches!(found, Found::Foreign | Found::ToAdopt(_)) && self.world.ledger.is_busy(&id));
+            || (!matches!(found, Found::Foreign | Found::ToAdopt(_)) && self.world.ledger.is_busy(id));
         if is_there {
-            self.close(&id);
+            self.close(id);
         }
         is_there
     }
@@ -462,7 +462,7 @@ impl<'a> Pass<'a> {
     }
 
     fn tell_slow_close(&mut self, session: &Arc<DcvSession>) {
-        let closing = self.world.ledger.closing.get(&session.id());
+        let closing = self.world.ledger.closing.get(session.id());
         let since = closing.map_or(self.world.now, |closing| closing.since);
         let due = since + SignedDuration::from_secs(QUIET_CLOSE_SECONDS + 1);
         if due <= self.world.now {
@@ -487,7 +487,7 @@ impl<'a> Pass<'a> {
 
     fn find(&self, session: &DcvSession) -> Found<'a> {
         let id = session.id();
-        let Some(instance) = self.instances.get(id.as_str()) else { return Found::Nothing };
+        let Some(instance) = self.instances.get(id) else { return Found::Nothing };
         // Whatever attempt it was made for: bound here again, it is the same desktop, and nobody's work is thrown away.
         if instance.marker.as_ref().is_some_and(|marker| Some(&marker.uid) == session.metadata.uid.as_ref()) {
             return Found::Ours(instance);
@@ -526,7 +526,7 @@ impl World<'_> {
     fn order(&self, session: &DcvSession) -> Order {
         let spec = &session.spec;
         Order {
-            id: session.id(),
+            id: session.id().to_owned(),
             marker: Marker {
                 cluster_uid: self.me.cluster_uid.clone(),
                 namespace: session.namespace().unwrap_or_default(),

@@ -65,7 +65,7 @@ impl Watched {
 
     /// Replaces the sessions that are bound to this server.
     pub fn set_sessions(&self, sessions: &[Arc<DcvSession>]) {
-        let by_id = sessions.iter().map(|session| (session.id(), session.clone())).collect();
+        let by_id = sessions.iter().map(|session| (session.id().to_owned(), session.clone())).collect();
         self.sessions.store(Arc::new(by_id));
     }
 

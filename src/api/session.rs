@@ -497,12 +497,7 @@ impl DcvSession {
     }
 
     /// The id on the host and in the REST API: `status.sessionId`, else the uid.
-    pub fn id(&self) -> String {
-        self.id_str().to_owned()
-    }
-
-    /// The same, borrowed.
-    pub fn id_str(&self) -> &str {
+    pub fn id(&self) -> &str {
         let id = self.status.as_ref().and_then(|status| status.session_id.as_deref());
         id.or(self.metadata.uid.as_deref()).unwrap_or_default()
     }

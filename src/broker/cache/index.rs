@@ -75,7 +75,7 @@ pub fn occupied(session: &DcvSession) -> Option<&str> {
 impl Index<DcvSession> for SessionIndex {
     fn insert(&mut self, session: &Arc<DcvSession>) {
         self.ordered.insert(Position::of(session.as_ref()), Arc::clone(session));
-        self.by_id.insert(session.id(), session);
+        self.by_id.insert(session.id().to_owned(), session);
         self.by_name.insert(name_of(session), session);
         if let Some(server) = occupied(session) {
             self.on_server.insert(server.to_owned(), session);
@@ -84,7 +84,7 @@ impl Index<DcvSession> for SessionIndex {
 
     fn remove(&mut self, session: &Arc<DcvSession>) {
         self.ordered.remove(&Position::of(session.as_ref()));
-        self.by_id.remove(&session.id(), session);
+        self.by_id.remove(session.id(), session);
         self.by_name.remove(&name_of(session), session);
         if let Some(server) = occupied(session) {
             self.on_server.remove(server, session);

@@ -73,7 +73,7 @@ fn claims(app: &App, client: &ApiClient, session: &DcvSession, user: String) -> 
     let iat = (app.now)().as_second();
     let server_uid = session.status.as_ref().and_then(|status| status.server_uid.clone());
     ConnectionClaims {
-        session_id: session.id(),
+        session_id: session.id().to_owned(),
         session_owner: session.spec.owner.clone(),
         session_user: user,
         server_uid: server_uid.unwrap_or_default(),

@@ -67,7 +67,7 @@ fn session_at<S>(view: &SessionView, server: Option<S>) -> wire::Session<'_, S> 
     let status = session.status.as_ref();
     let state = session.shown_state();
     wire::Session {
-        id: session.id_str().into(),
+        id: session.id().into(),
         name: session.spec.display_name.as_deref().or(session.metadata.name.as_deref()).unwrap_or_default().into(),
         owner: session.spec.owner.as_str().into(),
         server,

@@ -168,7 +168,7 @@ fn claims(app: &App, client: &ApiClient, view: &SessionView, address: &Address) 
     AgentClaims {
         action: Action::Screenshot,
         server_uid: address.server_uid.clone(),
-        session_id: view.session.id(),
+        session_id: view.session.id().to_owned(),
         attempt: view.session.attempt(),
         client_uid: client.metadata.uid.clone().unwrap_or_default(),
         iat,

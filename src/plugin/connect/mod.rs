@@ -190,7 +190,7 @@ impl Target {
         let session = Api::<DcvSession>::namespaced(client.clone(), &namespace).get(name).await;
         let session = session.map_err(error::Error::from)?;
         Ok(Self {
-            id: session.id(),
+            id: session.id().to_owned(),
             user: wanted.user.clone().unwrap_or_else(|| session.spec.owner.clone()),
             server: session.server_name().map(|server| (client, server.to_owned())),
         })

@@ -242,7 +242,7 @@ fn of_session(session: &DcvSession, drain_end: Option<Timestamp>) -> Occupant {
     let left = status.and_then(|status| status.last_disconnection_time.as_ref()).map(|time| time.0);
     let own = session.time_limits(connections, left).into_iter().map(|(time, _)| time);
     Occupant {
-        id: session.id(),
+        id: session.id().to_owned(),
         namespace: session.namespace(),
         name: Some(session.name_any()),
         owner: session.spec.owner.clone(),
