@@ -1,13 +1,13 @@
 //! Log lines on standard error or in files: JSON, one record a line, or text for people.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 
 use serde_json::Value;
 use tracing::Event;
+use tracing::Level;
 use tracing::Metadata;
 use tracing::Subscriber;
 use tracing::field::Field;
@@ -27,6 +27,9 @@ use super::log_files::Writer;
 
 /// Field with the text of an event.
 const MESSAGE: &str = "message";
+
+/// Room for a record: more than most take.
+const LINE_BYTES: usize = 512;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -117,26 +120,36 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
         let text = line(event.metadata(), &timestamp(), &message, &fields);
         match &self.out {
             // A record in one write, so that records of several threads do not mix. Nobody can be told when it fails.
-            Out::Stderr => drop(std::io::stderr().lock().write_all(text.as_bytes())),
+            Out::Stderr => drop(std::io::stderr().lock().write_all(&text)),
             Out::File(file) => {
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                drop(file.write_all(text.as_bytes()));
+                drop(file.write_all(&text));
             }
             #[cfg(test)]
-            Out::Kept(lines) => lines.lock().unwrap().push(text),
+            Out::Kept(lines) => lines.lock().unwrap().push(String::from_utf8(text).unwrap()),
         }
     }
 }
 
 /// One record. What a person looks for first, first.
-fn line(metadata: &Metadata<'_>, time: &str, message: &Value, fields: &Fields) -> String {
-    let level = metadata.level().as_str().to_ascii_lowercase();
-    let mut text = format!(r#"{{"ts":"{time}","level":"{level}","msg":{message},"logger":"{}""#, metadata.target());
+fn line(metadata: &Metadata<'_>, time: &str, message: &Value, fields: &Fields) -> Vec<u8> {
+    let level = match *metadata.level() {
+        Level::ERROR => "error",
+        Level::WARN => "warn",
+        Level::INFO => "info",
+        Level::DEBUG => "debug",
+        Level::TRACE => "trace",
+    };
+    let mut text = Vec::with_capacity(LINE_BYTES);
+    // Names need no escaping, and writing to memory cannot fail.
+    let _ = write!(text, r#"{{"ts":"{time}","level":"{level}","msg":"#);
+    let _ = serde_json::to_writer(&mut text, message);
+    let _ = write!(text, r#","logger":"{}""#, metadata.target());
     for (name, value) in &fields.0 {
-        // Names need no escaping, and writing to text cannot fail.
-        let _ = write!(text, ",\"{name}\":{value}");
+        let _ = write!(text, ",\"{name}\":");
+        let _ = serde_json::to_writer(&mut text, value);
     }
-    text.push_str("}\n");
+    text.extend_from_slice(b"}\n");
     text
 }
 
