@@ -86,6 +86,11 @@ impl Role {
 }
 
 impl Killed {
+    /// Takes it off the stand: nobody looks for it or starts it again.
+    pub fn forget(self) {
+        fs::remove_file(&self.role.pidfile).expect("it was started with a pid file");
+    }
+
     /// Starts it with further flags.
     pub async fn restart_with(mut self, flags: &[&str]) -> Role {
         self.command.extend(flags.iter().map(OsString::from));

@@ -194,7 +194,7 @@ async fn a_second_agent_of_a_server_waits_until_the_first_has_gone() {
     let after = sessions.api.get("desk").await.expect("the session is there");
     assert_eq!((after.id(), after.attempt(), state(&after)), (before.id(), 1, SessionState::Ready));
     assert_eq!(x_server(before.id()), server);
-    let _gone = second.kill().await;
+    second.kill().await.forget();
     first.restart().await;
     sessions.delete("desk").await;
     until_nothing_is_left(&stand, before.id()).await;
