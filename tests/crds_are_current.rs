@@ -1,4 +1,4 @@
-//! `crds/` holds what `src/api` says, and nothing else.
+//! `crds/` and the reference hold what `src/api` says, and nothing else.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -21,4 +21,12 @@ fn committed_definitions_are_the_generated_ones() {
         let differs = committed[name].lines().zip(text.lines()).position(|(old, new)| old != new);
         assert!(committed[name] == *text, "crds/{name} is stale from line {differs:?}; run hack/generate");
     }
+}
+
+#[test]
+fn the_committed_reference_is_the_generated_one() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/api-reference.md");
+    let committed = fs::read_to_string(path).unwrap();
+    let generated = dcv_operator::api::reference::markdown(&dcv_operator::api::crds());
+    assert!(committed == generated, "docs/api-reference.md is stale; run hack/generate");
 }

@@ -10,6 +10,7 @@
 pub mod client;
 pub mod conditions;
 pub mod names;
+pub mod reference;
 pub mod schema;
 pub mod server;
 pub mod session;

@@ -14,6 +14,7 @@ pub mod session_host;
 
 use std::ffi::OsString;
 use std::io;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
@@ -61,6 +62,9 @@ pub enum Role {
         /// Write one file a kind into this folder instead of printing them
         #[arg(long, value_name = "FOLDER")]
         output: Option<PathBuf>,
+        /// Print what their fields mean instead, as Markdown
+        #[arg(long, conflicts_with = "output")]
+        reference: bool,
     },
     /// Place sessions, watch servers, keep signing keys
     Controller {
@@ -176,8 +180,11 @@ fn parse(words: Vec<OsString>) -> Result<(Cli, Notices), Fault> {
 
 fn play(cli: Cli) -> anyhow::Result<()> {
     match cli.role {
-        Role::Crds { output: None } => Ok(api::print_crds(io::stdout())?),
-        Role::Crds { output: Some(folder) } => write_crds(&folder),
+        Role::Crds { reference: true, .. } => {
+            Ok(io::stdout().write_all(api::reference::markdown(&api::crds()).as_bytes())?)
+        }
+        Role::Crds { output: None, .. } => Ok(api::print_crds(io::stdout())?),
+        Role::Crds { output: Some(folder), .. } => write_crds(&folder),
         Role::Agent { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
             let files = args.log_files();
             serve(&logs, files.as_ref(), args.run(namespace, kubeconfig, health_address))
