@@ -2,176 +2,177 @@
 //!
 //! A condition states what is observed. No component branches on `message`; `reason` is API.
 
-use std::fmt;
-use std::fmt::Debug;
-use std::fmt::Write;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-/// Condition types of a `DcvSession`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SessionCondition {
-    /// Bound to a server.
-    Scheduled,
-    /// The desktop was created on the host.
-    Created,
-    /// Accepts clients.
-    Ready,
-    /// Over for good. Never flips back.
-    Finished,
-    /// Present while somebody works on it.
-    Reconciling,
-    /// Present when it will not get better by itself.
-    Stalled,
-}
-
-/// Condition types of a `DcvServer`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerCondition {
-    /// Runs sessions.
-    Ready,
-    /// Its agent renews its Lease.
-    AgentConnected,
-    /// The desktop server answers.
-    BackendHealthy,
-    /// Sessions can be licensed.
-    LicenseValid,
-    /// The files with the host's tags can be read.
-    TagsValid,
-    /// The host is set up for sessions.
-    HostConfigured,
-    /// Sessions are being ended. Abnormal.
-    Draining,
-    /// Present while somebody works on it.
-    Reconciling,
-    /// Present when it will not get better by itself.
-    Stalled,
-}
-
-/// Condition types of an `ApiClient`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClientCondition {
-    /// Can log in.
-    Ready,
-    /// Present while somebody works on it.
-    Reconciling,
-    /// Present when it will not get better by itself.
-    Stalled,
-}
-
-/// Why a condition of any kind has its status. Each name is the reason's text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reason {
-    /// Nobody has looked at the object yet.
-    Pending,
-    /// No server fits; the message counts why not.
-    NoServerFits,
-    /// The session waits for a server.
-    WaitingForServer,
-    /// The session has a server.
-    Bound,
-    /// Given back by one host; another is tried.
-    Retrying,
-    /// The host is creating the desktop.
-    Preparing,
-    /// The desktop was created.
-    Created,
-    /// The host refuses to create this session; the message is the host's.
-    Refused,
-    /// Creating failed on the host; the message is the host's.
-    Failed,
-    /// No host can create the session; the message says what is wrong with its spec.
-    InvalidSession,
-    /// The desktop ended by itself.
-    Ended,
-    /// The session accepts clients.
-    AcceptingClients,
-    /// The session's server does not answer.
-    ServerUnreachable,
-    /// The desktop is being closed.
-    Closing,
-    /// Closed as asked.
-    Closed,
-    /// Closed as asked without waiting for the server.
-    ForceClosed,
-    /// The desktop ended by itself.
-    EndedOnHost,
-    /// A time limit was reached.
-    Expired,
-    /// The server is proved dead.
-    ServerLost,
-    /// Every retry was used.
-    RetriesExhausted,
-    /// No server fitted in time.
-    QueueTimeout,
-    /// The requirement does not parse.
-    InvalidRequirements,
-    /// The server's agent renews its Lease.
-    LeaseRenewed,
-    /// The server's agent stopped renewing its Lease.
-    LeaseExpired,
-    /// The server takes or runs sessions.
-    Running,
-    /// The desktop server answers.
-    Healthy,
-    /// The desktop server does not answer; the message says what it said.
-    Unhealthy,
-    /// No licence is needed.
-    NotRequired,
-    /// The host's tags are those of its files.
-    TagsRead,
-    /// A file with tags is broken; the message says which. The last good tags stay.
-    InvalidTags,
-    /// Nothing is missing on the host.
-    SetUpComplete,
-    /// Something is missing on the host; the message says what, and how to mend it.
-    SetUpIncomplete,
-    /// The desktop server's sessions have their licences.
-    Licensed,
-    /// A licence is missing or over; the message is the desktop server's.
-    LicenseFault,
-    /// The administrator drains the server.
-    DrainRequested,
-    /// The client can log in.
-    Accepted,
-    /// The administrator shut the client out.
-    Suspended,
-    /// No credential of the client can be used.
-    InvalidCredentials,
-    /// Another client has the same id.
-    ClientIdTaken,
-}
-
-/// Text of a condition type or reason: the name of its variant.
-fn text(value: impl Debug) -> String {
-    format!("{value:?}")
-}
-
-/// Whether `value` reads `text`. Makes no text of it: conditions are looked at often.
-fn reads(value: &impl Debug, text: &str) -> bool {
-    struct Rest<'a>(&'a str);
-    impl fmt::Write for Rest<'_> {
-        fn write_str(&mut self, part: &str) -> fmt::Result {
-            self.0 = self.0.strip_prefix(part).ok_or(fmt::Error)?;
-            Ok(())
+/// Makes an enum whose variants are words of the API, each written as its variant is named.
+macro_rules! words {
+    ($(#[$about:meta])* pub enum $name:ident { $($(#[$about_variant:meta])* $variant:ident,)* }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$about_variant])* $variant,)*
         }
+
+        impl From<$name> for &'static str {
+            fn from(word: $name) -> Self {
+                match word {
+                    $($name::$variant => stringify!($variant),)*
+                }
+            }
+        }
+    };
+}
+
+words! {
+    /// Condition types of a `DcvSession`.
+    pub enum SessionCondition {
+        /// Bound to a server.
+        Scheduled,
+        /// The desktop was created on the host.
+        Created,
+        /// Accepts clients.
+        Ready,
+        /// Over for good. Never flips back.
+        Finished,
+        /// Present while somebody works on it.
+        Reconciling,
+        /// Present when it will not get better by itself.
+        Stalled,
     }
-    let mut rest = Rest(text);
-    write!(rest, "{value:?}").is_ok() && rest.0.is_empty()
+}
+
+words! {
+    /// Condition types of a `DcvServer`.
+    pub enum ServerCondition {
+        /// Runs sessions.
+        Ready,
+        /// Its agent renews its Lease.
+        AgentConnected,
+        /// The desktop server answers.
+        BackendHealthy,
+        /// Sessions can be licensed.
+        LicenseValid,
+        /// The files with the host's tags can be read.
+        TagsValid,
+        /// The host is set up for sessions.
+        HostConfigured,
+        /// Sessions are being ended. Abnormal.
+        Draining,
+        /// Present while somebody works on it.
+        Reconciling,
+        /// Present when it will not get better by itself.
+        Stalled,
+    }
+}
+
+words! {
+    /// Condition types of an `ApiClient`.
+    pub enum ClientCondition {
+        /// Can log in.
+        Ready,
+        /// Present while somebody works on it.
+        Reconciling,
+        /// Present when it will not get better by itself.
+        Stalled,
+    }
+}
+
+words! {
+    /// Why a condition of any kind has its status. Each name is the reason's text.
+    pub enum Reason {
+        /// Nobody has looked at the object yet.
+        Pending,
+        /// No server fits; the message counts why not.
+        NoServerFits,
+        /// The session waits for a server.
+        WaitingForServer,
+        /// The session has a server.
+        Bound,
+        /// Given back by one host; another is tried.
+        Retrying,
+        /// The host is creating the desktop.
+        Preparing,
+        /// The desktop was created.
+        Created,
+        /// The host refuses to create this session; the message is the host's.
+        Refused,
+        /// Creating failed on the host; the message is the host's.
+        Failed,
+        /// No host can create the session; the message says what is wrong with its spec.
+        InvalidSession,
+        /// The desktop ended by itself.
+        Ended,
+        /// The session accepts clients.
+        AcceptingClients,
+        /// The session's server does not answer.
+        ServerUnreachable,
+        /// The desktop is being closed.
+        Closing,
+        /// Closed as asked.
+        Closed,
+        /// Closed as asked without waiting for the server.
+        ForceClosed,
+        /// The desktop ended by itself.
+        EndedOnHost,
+        /// A time limit was reached.
+        Expired,
+        /// The server is proved dead.
+        ServerLost,
+        /// Every retry was used.
+        RetriesExhausted,
+        /// No server fitted in time.
+        QueueTimeout,
+        /// The requirement does not parse.
+        InvalidRequirements,
+        /// The server's agent renews its Lease.
+        LeaseRenewed,
+        /// The server's agent stopped renewing its Lease.
+        LeaseExpired,
+        /// The server takes or runs sessions.
+        Running,
+        /// The desktop server answers.
+        Healthy,
+        /// The desktop server does not answer; the message says what it said.
+        Unhealthy,
+        /// No licence is needed.
+        NotRequired,
+        /// The host's tags are those of its files.
+        TagsRead,
+        /// A file with tags is broken; the message says which. The last good tags stay.
+        InvalidTags,
+        /// Nothing is missing on the host.
+        SetUpComplete,
+        /// Something is missing on the host; the message says what, and how to mend it.
+        SetUpIncomplete,
+        /// The desktop server's sessions have their licences.
+        Licensed,
+        /// A licence is missing or over; the message is the desktop server's.
+        LicenseFault,
+        /// The administrator drains the server.
+        DrainRequested,
+        /// The client can log in.
+        Accepted,
+        /// The administrator shut the client out.
+        Suspended,
+        /// No credential of the client can be used.
+        InvalidCredentials,
+        /// Another client has the same id.
+        ClientIdTaken,
+    }
 }
 
 impl Reason {
     /// The reason's text.
-    pub fn as_string(self) -> String {
-        text(self)
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
 /// Builds a condition.
 pub fn condition(
-    type_: impl Debug,
+    type_: impl Into<&'static str>,
     status: Option<bool>,
     reason: Reason,
     message: impl Into<String>,
@@ -179,14 +180,14 @@ pub fn condition(
     generation: Option<i64>,
 ) -> Condition {
     Condition {
-        type_: text(type_),
+        type_: type_.into().to_owned(),
         status: match status {
             Some(true) => "True",
             Some(false) => "False",
             None => "Unknown",
         }
         .to_owned(),
-        reason: text(reason),
+        reason: reason.as_str().to_owned(),
         message: message.into(),
         last_transition_time: Time(now),
         observed_generation: generation,
@@ -209,28 +210,30 @@ pub fn set(conditions: &mut Vec<Condition>, mut new: Condition) {
 }
 
 /// Takes the condition of this type out.
-pub fn remove(conditions: &mut Vec<Condition>, type_: impl Debug) {
-    conditions.retain(|condition| !reads(&type_, &condition.type_));
+pub fn remove(conditions: &mut Vec<Condition>, type_: impl Into<&'static str>) {
+    let type_ = type_.into();
+    conditions.retain(|condition| condition.type_ != type_);
 }
 
 /// The condition of this type.
-pub fn find(conditions: &[Condition], type_: impl Debug) -> Option<&Condition> {
-    conditions.iter().find(|condition| reads(&type_, &condition.type_))
+pub fn find(conditions: &[Condition], type_: impl Into<&'static str>) -> Option<&Condition> {
+    let type_ = type_.into();
+    conditions.iter().find(|condition| condition.type_ == type_)
 }
 
 /// Whether the condition of this type is True.
-pub fn is_true(conditions: &[Condition], type_: impl Debug) -> bool {
+pub fn is_true(conditions: &[Condition], type_: impl Into<&'static str>) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")
 }
 
 /// Whether the condition of this type has this status (`None`: Unknown) and reason.
-pub fn is(conditions: &[Condition], type_: impl Debug, status: Option<bool>, reason: Reason) -> bool {
+pub fn is(conditions: &[Condition], type_: impl Into<&'static str>, status: Option<bool>, reason: Reason) -> bool {
     let word = match status {
         Some(true) => "True",
         Some(false) => "False",
         None => "Unknown",
     };
-    find(conditions, type_).is_some_and(|condition| condition.status == word && reads(&reason, &condition.reason))
+    find(conditions, type_).is_some_and(|condition| condition.status == word && condition.reason == reason.as_str())
 }
 
 #[cfg(test)]
@@ -246,10 +249,8 @@ mod tests {
         let list = [condition(SessionCondition::Ready, None, Reason::Preparing, "", at(1), None)];
         assert!(find(&list, SessionCondition::Ready).is_some());
         assert!(find(&list, SessionCondition::Reconciling).is_none());
-        assert!(reads(&Reason::Preparing, "Preparing"));
-        for other in ["", "Prepa", "PreparingX", "preparing"] {
-            assert!(!reads(&Reason::Preparing, other), "{other}");
-        }
+        assert!(is(&list, SessionCondition::Ready, None, Reason::Preparing));
+        assert!(!is(&list, SessionCondition::Ready, None, Reason::Pending));
     }
 
     #[test]

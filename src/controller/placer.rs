@@ -224,7 +224,7 @@ impl Placer {
                     let _permit = permits.acquire().await.expect("never closed");
                     let written = tell(&context, &session, &status).await;
                     if let (Written::Told(_), Some((reason, text))) = (&written, failure) {
-                        context.events.warn(session.as_ref(), "PlaceSession", &reason.as_string(), &text).await;
+                        context.events.warn(session.as_ref(), "PlaceSession", reason.as_str(), &text).await;
                     }
                     (uid, written)
                 });

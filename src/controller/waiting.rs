@@ -124,7 +124,7 @@ fn recent(session: &DcvSession, now: Timestamp) -> impl Iterator<Item = &Attempt
 
 /// Whether the attempt ended before the desktop was there.
 fn is_failure(attempt: &Attempt) -> bool {
-    attempt.reason == Reason::Refused.as_string() || attempt.reason == Reason::Failed.as_string()
+    attempt.reason == Reason::Refused.as_str() || attempt.reason == Reason::Failed.as_str()
 }
 
 /// `base`, doubled with each attempt lately but the first.

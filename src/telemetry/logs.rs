@@ -1,6 +1,7 @@
 //! Log lines on standard error or in files: JSON, one record a line, or text for people.
 
 use std::fmt;
+use std::io;
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -30,6 +31,9 @@ const MESSAGE: &str = "message";
 
 /// Room for a record: more than most take.
 const LINE_BYTES: usize = 512;
+
+/// What a pipe takes in one piece, whoever else writes to it: `PIPE_BUF` of Linux.
+const PIECE_BYTES: usize = 4096;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,20 +111,18 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
     }
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
-        let mut own = Fields::default();
-        event.record(&mut own);
-        let message = own.take(MESSAGE);
         let mut fields = Fields::default();
-        for span in context.event_scope(event).into_iter().flat_map(tracing_subscriber::registry::Scope::from_root) {
+        event.record(&mut fields);
+        let message = fields.take(MESSAGE);
+        // From the inside out: of two values of one name the inner counts.
+        for span in context.event_scope(event).into_iter().flatten() {
             if let Some(of_span) = span.extensions().get::<Fields>() {
-                of_span.0.iter().for_each(|(name, value)| fields.set(name, value.clone()));
+                of_span.0.iter().for_each(|(name, value)| fields.add(name, value));
             }
         }
-        own.0.into_iter().for_each(|(name, value)| fields.set(name, value));
         let text = line(event.metadata(), &timestamp(), &message, &fields);
         match &self.out {
-            // A record in one write, so that records of several threads do not mix. Nobody can be told when it fails.
-            Out::Stderr => drop(std::io::stderr().lock().write_all(&text)),
+            Out::Stderr => to_stderr(&text),
             Out::File(file) => {
                 let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
                 drop(file.write_all(&text));
@@ -128,6 +130,15 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Json {
             #[cfg(test)]
             Out::Kept(lines) => lines.lock().unwrap().push(String::from_utf8(text).unwrap()),
         }
+    }
+}
+
+/// Writes a record in one piece, so that records of several threads do not mix. Nobody can be told when it fails.
+fn to_stderr(text: &[u8]) {
+    // No lock where none is needed: a thread that has it may be waiting for a disk.
+    let written = if text.len() <= PIECE_BYTES { nix::unistd::write(io::stderr(), text).unwrap_or(0) } else { 0 };
+    if let Some(rest @ [_, ..]) = text.get(written..) {
+        drop(io::stderr().lock().write_all(rest));
     }
 }
 
@@ -174,6 +185,13 @@ impl Fields {
         match self.0.iter_mut().find(|(known, _)| *known == name) {
             Some((_, old)) => *old = value,
             None => self.0.push((name, value)),
+        }
+    }
+
+    /// Adds a value, unless there is one of this name.
+    fn add(&mut self, name: &'static str, value: &Value) {
+        if !self.0.iter().any(|(known, _)| *known == name) {
+            self.0.push((name, value.clone()));
         }
     }
 

@@ -159,7 +159,7 @@ async fn tell(context: &Context, holding: bool) {
         ..ObjectReference::default()
     };
     let note = "many servers fell silent at once; none of their sessions is called UNKNOWN for a while";
-    context.events.warn_about(&lease, "JudgeServers", &Reason::ServerUnreachable.as_string(), note).await;
+    context.events.warn_about(&lease, "JudgeServers", Reason::ServerUnreachable.as_str(), note).await;
 }
 
 #[cfg(test)]

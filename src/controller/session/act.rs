@@ -44,7 +44,7 @@ pub(super) async fn act(context: &Context, session: &DcvSession, plan: &Plan) ->
     if let Some(notice) = notice
         && (!is_end || context.tell_once(session))
     {
-        context.events.warn(session, notice.action, &notice.reason.as_string(), &notice.note).await;
+        context.events.warn(session, notice.action, notice.reason.as_str(), &notice.note).await;
     }
     Ok(*requeue_after)
 }

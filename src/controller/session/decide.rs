@@ -179,7 +179,7 @@ fn finished(session: &DcvSession, world: &World) -> Plan {
 /// decided anew in each pass, and not where the host is silent: then the end is ours, and was told with it.
 fn ended_badly(session: &DcvSession, world: &World) -> Option<Notice> {
     let finished = conditions::find(session.conditions(), SessionCondition::Finished)?;
-    let reason = [Reason::Expired, Reason::ServerLost].into_iter().find(|it| finished.reason == it.as_string())?;
+    let reason = [Reason::Expired, Reason::ServerLost].into_iter().find(|it| finished.reason == it.as_str())?;
     let completed = session.status.as_ref()?.completion_time.as_ref()?.0;
     let fresh = completed + FRESH > world.now && world.host == Host::Alive;
     fresh.then(|| Notice { action: "RunSession", reason, note: finished.message.clone() })
@@ -296,7 +296,7 @@ fn given_up(session: &DcvSession) -> Option<(Reason, &str)> {
     let created = conditions::find(session.conditions(), SessionCondition::Created)?;
     let reason = [Reason::Refused, Reason::Failed, Reason::InvalidSession, Reason::Ended, Reason::ServerLost]
         .into_iter()
-        .find(|reason| created.status == "False" && created.reason == reason.as_string())?;
+        .find(|reason| created.status == "False" && created.reason == reason.as_str())?;
     Some((reason, &created.message))
 }
 

@@ -2,8 +2,6 @@
 //!
 //! Pure. Whatever is written, conditions, `observedGeneration` and times ride in the same write.
 
-use std::fmt::Debug;
-
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -119,7 +117,7 @@ impl<'a> Draft<'a> {
         self.status
     }
 
-    fn set(&mut self, type_: impl Debug, status: Option<bool>, reason: Reason, text: &str) {
+    fn set(&mut self, type_: impl Into<&'static str>, status: Option<bool>, reason: Reason, text: &str) {
         let generation = self.session.metadata.generation;
         let new = conditions::condition(type_, status, reason, text, self.now, generation);
         let type_ = new.type_.clone();
@@ -136,7 +134,7 @@ impl<'a> Draft<'a> {
         self.status.attempts.push(Attempt {
             server_name: self.status.server_name.take().unwrap_or_default(),
             time: Time(self.now),
-            reason: reason.as_string(),
+            reason: reason.as_str().to_owned(),
             message: clipped(words),
         });
         let surplus = self.status.attempts.len().saturating_sub(ATTEMPTS_KEPT);
