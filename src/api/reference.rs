@@ -131,8 +131,8 @@ mod tests {
         fields(&mut text, "spec", &schema).unwrap();
         let expected = [
             "| `spec.labels` | map to string |  |",
-            "| `spec.list` | list of object |  |",
             "| `spec.list[].at` | time | Rule: only forward. |",
+            "| `spec.list` | list of object |  |",
             "| `spec.mode` | string, required | One of \\| two. One of `A`, `B`. Default: `\"A\"`. |",
         ];
         let mut rows: Vec<_> = text.lines().collect();
