@@ -36,6 +36,15 @@ pub const RENEW_KEYS: &str = "dcv-operator.io/renew-keys";
 /// Annotation of it with the id of the last request that was done.
 pub const RENEWED_KEYS: &str = "dcv-operator.io/renewed-keys";
 
+/// Secret of the release namespace with the brokers' certificate, where the controller makes it.
+pub const BROKER_CERTIFICATE: &str = "dcv-broker-certificate";
+/// Secret of the release namespace with the authority that signs it.
+pub const BROKER_AUTHORITY: &str = "dcv-broker-authority";
+/// Annotation of that certificate: what it is good for.
+pub const CERTIFICATE_NAMES: &str = "dcv-operator.io/certificate-names";
+/// Annotation of that certificate: when it is to be made anew.
+pub const RENEW_TIME: &str = "dcv-operator.io/renew-time";
+
 /// Annotation on what a broker makes or changes: the id of the request, as in its log.
 pub const REQUEST_ID: &str = "dcv-operator.io/request-id";
 /// Label on what the broker makes: the uid of the `ApiClient` it was made for.

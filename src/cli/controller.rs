@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use jiff::Timestamp;
 
 use crate::api::session::PlacementPolicy;
+use crate::controller::CertificateSettings;
 use crate::controller::LabelRule;
 use crate::controller::LivenessLimits;
 use crate::controller::Settings;
@@ -54,6 +55,16 @@ pub struct ControllerArgs {
     /// How many days one signing key is used
     #[arg(long, env = "DCV_ACCESS_KEY_ROTATION_DAYS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..=3650))]
     access_key_rotation_days: u32,
+    /// Life of the leader's Lease. It stops acting after two thirds of it, and renews every sixth
+    #[arg(long, env = "DCV_LEADER_ELECTION_LEASE_SECONDS", default_value_t = 9, value_parser = clap::value_parser!(u32).range(3..=120))]
+    leader_election_lease_seconds: u32,
+    /// Names and addresses for which the controller keeps a certificate for the brokers, in Secrets of its namespace; without
+    /// one it keeps none
+    #[arg(long, env = "DCV_BROKER_CERTIFICATE_NAMES", value_name = "NAMES", value_delimiter = ',', value_parser = certificate_name)]
+    broker_certificate_names: Vec<String>,
+    /// Days such a certificate is good for; it is renewed when two thirds are over
+    #[arg(long, env = "DCV_BROKER_CERTIFICATE_DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(2..=3650))]
+    broker_certificate_days: u32,
     /// Labels of a Node that its server gets, by name, or by beginning when it ends with `/`
     #[arg(
         long,
@@ -99,6 +110,9 @@ impl ControllerArgs {
             hold_timeout_seconds,
             seconds_before_deleting_unreachable_dcv_server,
             access_key_rotation_days,
+            leader_election_lease_seconds,
+            broker_certificate_names,
+            broker_certificate_days,
             copied_node_labels,
             instance,
         } = self;
@@ -131,9 +145,18 @@ impl ControllerArgs {
                 lead: KEY_LEAD,
                 token_lifetime: LONGEST_TOKEN,
             },
+            broker_certificate: (!broker_certificate_names.is_empty())
+                .then_some(CertificateSettings { names: broker_certificate_names, days: broker_certificate_days }),
+            leader_ttl: seconds(leader_election_lease_seconds),
             clock: Timestamp::now,
         }
     }
+}
+
+/// A name or address that can stand in a certificate.
+fn certificate_name(text: &str) -> Result<String, String> {
+    rcgen::CertificateParams::new([text.to_owned()]).map_err(|error| error.to_string())?;
+    Ok(text.to_owned())
 }
 
 /// Only for people; the Lease is told apart by a random part as well.
@@ -165,6 +188,16 @@ mod tests {
         assert_eq!(settings.new_servers, NewServers::Open);
         assert_eq!(settings.dialect, Dialect::Extended);
         assert_eq!(settings.copied_node_labels.len(), 7);
+        assert_eq!((settings.broker_certificate, settings.leader_ttl), (None, crate::cluster::lease::LEADER_TTL));
         assert!(Cli::try_parse_from(["controller", "--seconds-before-deleting-unreachable-dcv-server", "59"]).is_err());
+    }
+
+    #[test]
+    fn a_certificate_is_kept_for_the_names_that_are_given() {
+        let names = ["controller", "--broker-certificate-names", "broker.dcv-system.svc,10.0.0.1"];
+        let settings = Cli::try_parse_from(names).unwrap().args.settings("ns".into(), ([0, 0, 0, 0], 8080).into());
+        let names = vec!["broker.dcv-system.svc".to_owned(), "10.0.0.1".to_owned()];
+        assert_eq!(settings.broker_certificate, Some(CertificateSettings { names, days: 90 }));
+        assert!(Cli::try_parse_from(["controller", "--broker-certificate-names", "b\u{fc}ro"]).is_err());
     }
 }

@@ -6,11 +6,13 @@ pub mod agent;
 mod agent_conf;
 pub mod broker;
 pub mod check;
+pub mod chroot;
 pub mod controller;
 pub mod fake_host;
 mod host;
 pub mod init;
 pub mod session_host;
+pub mod trial;
 
 use std::ffi::OsString;
 use std::io;
@@ -40,10 +42,12 @@ use agent_conf::Fault;
 use agent_conf::Notices;
 use broker::BrokerArgs;
 use check::CheckArgs;
+use chroot::ChrootArgs;
 use controller::ControllerArgs;
 use fake_host::FakeHostArgs;
 use init::InitArgs;
 use session_host::SessionHostArgs;
+use trial::TrialArgs;
 
 /// Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
 #[derive(Parser, Debug)]
@@ -113,6 +117,11 @@ pub enum Role {
         #[command(flatten)]
         args: InitArgs,
     },
+    /// Try whether an installation works: a session that is not kept, and the health of what runs
+    Try(TrialArgs),
+    /// Run a command of the host whose files are below a folder, as `chroot` does
+    #[command(hide = true)]
+    Chroot(ChrootArgs),
     /// Run one session of the vnc backend; started by the agent
     #[command(hide = true)]
     SessionHost(SessionHostArgs),
@@ -204,6 +213,8 @@ fn play(cli: Cli) -> anyhow::Result<()> {
         Role::FakeHost { logs, args } => serve(&logs, None, args.run()),
         Role::Check(args) => block_on(args.run(&Notices::default())).map(drop),
         Role::Init { logs, args } => start(&logs, None, args.run()),
+        Role::Try(args) => block_on(args.run()),
+        Role::Chroot(args) => args.run(),
         Role::SessionHost(args) => args.run(),
     }
 }

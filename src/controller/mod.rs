@@ -6,6 +6,7 @@
 //! whatever is written is guarded by the version it was decided on, so two leaders can only waste work.
 
 mod adoption;
+mod certificate;
 mod client;
 mod keys;
 mod liveness;
@@ -55,6 +56,7 @@ use crate::requirement::Dialect;
 use crate::telemetry::health;
 use crate::token::Rotation;
 
+pub use certificate::CertificateSettings;
 pub use liveness::Limits as LivenessLimits;
 pub use server::LabelRule;
 
@@ -85,6 +87,10 @@ pub struct Settings {
     pub copied_node_labels: Vec<LabelRule>,
     /// How signing keys follow each other.
     pub rotation: Rotation,
+    /// The brokers' certificate, if the controller is to make it.
+    pub broker_certificate: Option<CertificateSettings>,
+    /// Life of the leader's Lease.
+    pub leader_ttl: Duration,
     /// Where the time comes from.
     pub clock: Clock,
 }
@@ -261,7 +267,7 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
         name: names::LEADER_LEASE.to_owned(),
         // Unique for each life: a process that is restarted must not take its own old record for a term of its own.
         identity: format!("{}_{}", settings.instance, uuid::Uuid::new_v4()),
-        ttl: lease::LEADER_TTL,
+        ttl: settings.leader_ttl,
         clock: settings.clock,
     };
     let campaign = tokio::spawn(candidacy.run(leading, stop.clone()));
@@ -330,6 +336,7 @@ async fn term(context: &Arc<Context>, leading: watch::Receiver<Option<Instant>>)
     tasks.spawn(client::run(Arc::clone(context)));
     tasks.spawn(placer::run(Arc::clone(context)));
     tasks.spawn(keys::run(Arc::clone(context)));
+    tasks.spawn(certificate::run(Arc::clone(context)));
     tasks.spawn(liveness::run(Arc::clone(context), leading));
     tasks.spawn(count(Arc::clone(context)));
     // None of them ends but by a fault; then the term begins anew, for none may be missing.
@@ -371,6 +378,8 @@ impl Context {
                 lead: SignedDuration::from_hours(24),
                 token_lifetime: SignedDuration::from_hours(24),
             },
+            broker_certificate: None,
+            leader_ttl: lease::LEADER_TTL,
             clock,
         };
         let mut tasks = JoinSet::new();
