@@ -56,7 +56,7 @@ async fn a_namespace_can_limit_the_owners_of_its_sessions() {
             ),
             (Some("DOMAIN\\\\[a-z]+"), &[("DOMAIN\\eve", Allowed), ("eve", refused)]),
             // Nobody passes a pattern that cannot be read, rather than everybody.
-            (Some("ann|("), &[("ann", Refused("dcv-session-owners"))]),
+            (Some("ann|("), &[("ann", Refused("dcv-operator-session-owners"))]),
         ];
         let mut verdicts = Verdicts::default();
         for (pattern, owners) in cases {
@@ -64,7 +64,7 @@ async fn a_namespace_can_limit_the_owners_of_its_sessions() {
             namespaces.patch(&namespace, &PatchParams::default(), &patch).await.unwrap();
             // The policy reads the namespace from a cache.
             if pattern.is_some() {
-                let said = |error: kube::Error| error.to_string().contains("dcv-session-owners");
+                let said = |error: kube::Error| error.to_string().contains("dcv-operator-session-owners");
                 let current = pattern.unwrap_or_default();
                 eventually("the pattern is known", async || {
                     let error = create("nobody at all").await.err();
