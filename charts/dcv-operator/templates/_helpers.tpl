@@ -483,12 +483,15 @@ seccompProfile:
 requests:
   cpu: 20m
   memory: 32Mi
+  ephemeral-storage: 16Mi
 limits:
   memory: 256Mi
+  ephemeral-storage: 256Mi
 {{- else -}}
 requests:
   cpu: 100m
   memory: 256Mi
+  ephemeral-storage: 256Mi
 limits:
   memory: 2Gi
 {{- end -}}
