@@ -59,6 +59,7 @@ use crate::api::names;
 use crate::api::server::SessionOrigin;
 use crate::cluster;
 use crate::cluster::Change;
+use crate::cluster::Source;
 use crate::cluster::lease::ServerLease;
 use act::Done;
 use act::Hands;
@@ -193,8 +194,7 @@ pub async fn run<B: Backend>(
 
 /// Watches one kind for as long as `tasks` lives. `hear` hears of each change before the agent is woken.
 fn follow<K>(
-    api: Api<kube::core::DeserializeGuard<K>>,
-    fields: &str,
+    sources: Vec<Source<K>>,
     changed: &Arc<Notify>,
     tasks: &mut JoinSet<()>,
     hear: impl Fn(&Change<K>) + Send + 'static,
@@ -202,7 +202,7 @@ fn follow<K>(
 where
     K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
 {
-    let (store, events) = cluster::watch::<K>(api, watcher::Config::default().fields(fields));
+    let (store, events) = cluster::watch_all::<K>(sources);
     let changed = changed.clone();
     tasks.spawn(events.for_each(move |change| {
         hear(&change);
@@ -262,9 +262,10 @@ impl<B: Backend> Agent<B> {
         let me =
             Me { server_name: server_name.clone(), cluster_uid: fetch_cluster_uid(&client).await, ..Me::default() };
         // A change of a bound session, also its leaving us.
-        let bound = format!("status.serverName={server_name}");
+        let bound = watcher::Config::default().fields(&format!("status.serverName={server_name}"));
+        let bound = settings.scope.sources(&client, &bound);
         let (torn, torn_off) = mpsc::unbounded_channel();
-        let sessions = follow(Api::all(client.clone()), &bound, changed, tasks, move |change| {
+        let sessions = follow(bound, changed, tasks, move |change| {
             if let Change::Deleted(session) = change
                 && decide::was_torn_off(session)
             {
@@ -273,10 +274,12 @@ impl<B: Backend> Agent<B> {
             }
         });
         // A change of what administrators want of this server, or its deletion.
-        let servers = follow(Api::all(client.clone()), &format!("metadata.name={server_name}"), changed, tasks, |_| {});
+        let named = |name: &str| watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let servers = vec![(Api::all(client.clone()), named(&server_name))];
+        let servers = follow(servers, changed, tasks, |_| {});
         // New keys.
-        let keys_fields = format!("metadata.name={}", names::PUBLIC_KEYS);
-        let keys = follow(Api::namespaced(client.clone(), &settings.namespace), &keys_fields, changed, tasks, |_| {});
+        let keys = vec![(Api::namespaced(client.clone(), &settings.namespace), named(names::PUBLIC_KEYS))];
+        let keys = follow(keys, changed, tasks, |_| {});
         // Before any of the host is touched, the API server has said what belongs to us. The watches outlive this agent.
         let _ = sessions.wait_until_ready().await;
         let _ = servers.wait_until_ready().await;

@@ -12,6 +12,7 @@ use super::check;
 use super::decide::OrphanPolicy;
 use super::host::HostSettings;
 use crate::cluster::Clock;
+use crate::cluster::Scope;
 
 /// The settings of one agent, for one server.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct Settings {
     pub server_name: String,
     /// Release namespace, where Leases and the public keys are.
     pub namespace: String,
+    /// Whose sessions it runs.
+    pub scope: Scope,
     /// Kubeconfig the client was made from, if any. When it names a token file, the agent keeps the token in it alive.
     pub kubeconfig: Option<PathBuf>,
     /// Folder for the lock and the certificate; must outlive the agent, not the host's boot.

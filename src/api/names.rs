@@ -57,5 +57,7 @@ pub const OWNER_PATTERN: &str = "dcv-operator.io/owner-pattern";
 pub const ALLOW_DELETION: &str = "dcv-operator.io/allow-deletion";
 /// Label of a server whose Node is cordoned, by the controller: it takes no sessions.
 pub const CORDONED: &str = "dcv-operator.io/cordoned";
+/// Label of a server, by the controller: the namespace of the installation that its Lease is in, where there may be several.
+pub const INSTALLATION: &str = "dcv-operator.io/installation";
 /// Annotation of a Node's server: the boot id that was seen last. Labels of servers are copies of the Node's.
 pub const NODE_LABEL_PREFIX: &str = "dcv-operator.io/";

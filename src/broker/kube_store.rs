@@ -29,6 +29,7 @@ use kube::core::DeserializeGuard;
 use kube::core::Status;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher;
+use kube::runtime::watcher::DefaultBackoff;
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -59,6 +60,9 @@ use crate::api::DcvServer;
 use crate::api::DcvSession;
 use crate::api::names;
 use crate::api::session::DesiredState;
+use crate::cluster::Scope;
+use crate::cluster::Source;
+use crate::cluster::merge;
 use crate::token::KEYS_ENTRY;
 use crate::token::KeySet;
 use crate::token::Kind;
@@ -77,6 +81,8 @@ pub struct KubeStore {
     cache: Cache,
     client: Client,
     namespace: String,
+    /// Whose sessions and clients are ours.
+    scope: Scope,
     lists_begun: AtomicU64,
     last_list: Mutex<Listed>,
 }
@@ -92,8 +98,9 @@ struct Listed {
 
 impl KubeStore {
     /// A store that knows nothing before [`Self::follow`] runs.
-    pub fn new(client: Client, namespace: &str) -> Self {
+    pub fn new(client: Client, namespace: &str, scope: Scope) -> Self {
         Self {
+            scope,
             cache: Cache::default(),
             client,
             namespace: namespace.to_owned(),
@@ -104,24 +111,26 @@ impl KubeStore {
 
     /// Keeps the caches current. Does not end.
     pub async fn follow(&self) {
-        let all = watcher::Config::default;
+        let (scope, client, all) = (&self.scope, &self.client, watcher::Config::default());
+        // Where another installation may have servers too, ours are those that our controller says are.
+        let ours = format!("{}={}", names::INSTALLATION, self.namespace);
+        let servers = if scope.is_limited() { all.clone().labels(&ours) } else { all.clone() };
         tokio::join!(
-            self.follow_kind(all(), World::apply_session),
-            self.follow_kind(all(), World::apply_server),
-            self.follow_kind::<ApiClient>(all(), |world, change| world.clients.apply(change)),
-            self.follow_kind::<Namespace>(all(), |world, change| world.namespaces.apply(change)),
+            self.follow_kind(scope.sources(client, &all), World::apply_session),
+            self.follow_kind(vec![(Api::all(client.clone()), servers)], World::apply_server),
+            self.follow_kind::<ApiClient>(scope.sources(client, &all), |world, change| world.clients.apply(change)),
+            self.follow_kind::<Namespace>(scope.namespaces(client), |world, change| world.namespaces.apply(change)),
             join_all(Kind::ALL.map(|kind| self.follow_keys(kind))),
         );
     }
 
     /// Each kind has its own back-off; an object that cannot be read is skipped, or it would stall the kind.
-    async fn follow_kind<K>(&self, config: watcher::Config, apply: fn(&mut World, Change<K>))
+    async fn follow_kind<K>(&self, sources: Vec<Source<K>>, apply: fn(&mut World, Change<K>))
     where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     {
-        let api = Api::<DeserializeGuard<K>>::all(self.client.clone());
-        let mut events =
-            watcher(api, config).modify(|object| object.managed_fields_mut().clear()).default_backoff().boxed();
+        let events = merge::events(sources, DefaultBackoff::default);
+        let mut events = events.modify(|object| object.managed_fields_mut().clear()).boxed();
         while let Some(event) = events.next().await {
             match event {
                 Ok(event) => {
@@ -210,13 +219,14 @@ impl KubeStore {
         }
         latest.begun = Some(Instant::now());
         let number = self.lists_begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let api = Api::<DcvSession>::all(self.client.clone());
-        let list = api
-            .list_metadata(&ListParams::default())
-            .await
-            .map_err(|error| failed("list", "sessions".to_owned(), error))?;
         let entry = |meta: kube::core::ObjectMeta| Some((meta.uid?, (meta.namespace?, meta.name?)));
-        latest.sessions = Arc::new(list.items.into_iter().filter_map(|item| entry(item.metadata)).collect());
+        let mut sessions = HashMap::new();
+        for api in self.scope.apis::<DcvSession>(&self.client) {
+            let list = api.list_metadata(&ListParams::default()).await;
+            let list = list.map_err(|error| failed("list", "sessions".to_owned(), error))?;
+            sessions.extend(list.items.into_iter().filter_map(|item| entry(item.metadata)));
+        }
+        latest.sessions = Arc::new(sessions);
         latest.number = number;
         Ok(Arc::clone(&latest.sessions))
     }
@@ -299,6 +309,9 @@ impl KubeStore {
     }
 
     async fn read_clients(&self, namespace: &str) {
+        if !self.scope.covers(namespace) {
+            return;
+        }
         let api = Api::<ApiClient>::namespaced(self.client.clone(), namespace);
         let list = tokio::time::timeout(CATCH_UP_TIMEOUT, api.list(&ListParams::default())).await;
         match list {

@@ -64,6 +64,7 @@ pub use self::store::Keys;
 pub use self::store::Store;
 
 use self::agents::Agents;
+use crate::cluster::Scope;
 use crate::requirement::Dialect;
 use crate::token;
 use crate::token::Claims;
@@ -85,6 +86,8 @@ pub struct Settings {
     pub health_address: SocketAddr,
     /// The release namespace, which holds the signing keys.
     pub namespace: String,
+    /// Whose sessions and clients are ours.
+    pub scope: Scope,
     /// Other authorization servers whose tokens are accepted, as a file names them.
     pub authorization_servers: Option<PathBuf>,
     /// Most connections of each port.

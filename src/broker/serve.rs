@@ -125,6 +125,7 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
         tls,
         health_address,
         namespace,
+        scope,
         authorization_servers,
         max_connections,
         rules,
@@ -150,7 +151,7 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
     }
     let names = Arc::new(names);
 
-    let store = Arc::new(KubeStore::new(client, &namespace));
+    let store = Arc::new(KubeStore::new(client, &namespace, scope));
     let app = Arc::new(App::new(Arc::clone(&store) as _, rules, Arc::clone(&issuers), clock));
     let end = end_signal()?;
     let (tell_ready, ready) = watch::channel(false);

@@ -37,6 +37,7 @@ use crate::agent::check;
 use crate::agent::fault;
 use crate::api::names;
 use crate::cluster;
+use crate::cluster::Scope;
 use crate::telemetry;
 use crate::telemetry::LogFiles;
 
@@ -170,6 +171,7 @@ impl AgentArgs {
     pub async fn run(
         self,
         namespace: String,
+        scope: Scope,
         kubeconfig: Option<PathBuf>,
         health_address: SocketAddr,
     ) -> anyhow::Result<()> {
@@ -180,7 +182,7 @@ impl AgentArgs {
         let mut tasks = JoinSet::new();
         let mut views = Vec::new();
         for (server_name, kubeconfig) in self.servers(kubeconfig)? {
-            let settings = self.settings(server_name, &namespace, kubeconfig);
+            let settings = Settings { scope: scope.clone(), ..self.settings(server_name, &namespace, kubeconfig) };
             let view = Arc::new(Watched::new(settings.clock));
             views.push(view.clone());
             tasks.spawn(self.clone().run_one(settings, view));
@@ -246,6 +248,7 @@ impl AgentArgs {
         Settings {
             server_name,
             namespace: namespace.to_owned(),
+            scope: Scope::All,
             kubeconfig,
             state_folder: self.places.state_folder.clone(),
             https_address: self.https_address,

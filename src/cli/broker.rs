@@ -13,6 +13,7 @@ use crate::broker::GatewaySettings;
 use crate::broker::Rules;
 use crate::broker::Settings;
 use crate::broker::Tls;
+use crate::cluster::Scope;
 use crate::requirement::Dialect;
 use crate::token::agent::ImageFormat;
 
@@ -201,6 +202,7 @@ impl BrokerArgs {
             },
             health_address,
             namespace,
+            scope: Scope::All,
             authorization_servers: authorization_servers_file,
             max_connections: usize::try_from(max_connections).unwrap_or(usize::MAX),
             rules: Rules {

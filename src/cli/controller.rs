@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 use jiff::Timestamp;
 
 use crate::api::session::PlacementPolicy;
+use crate::cluster::Scope;
 use crate::controller::CertificateSettings;
 use crate::controller::LabelRule;
 use crate::controller::LivenessLimits;
@@ -120,6 +121,7 @@ impl ControllerArgs {
         let signed = |seconds: u32| SignedDuration::from_secs(seconds.into());
         Settings {
             namespace,
+            scope: Scope::All,
             instance: if instance.is_empty() { hostname() } else { instance },
             health_address,
             placement_policy: match placement_policy {

@@ -35,6 +35,7 @@ use tokio::signal::unix::signal;
 use crate::api;
 use crate::api::names;
 use crate::cluster;
+use crate::cluster::Scope;
 use crate::telemetry;
 use crate::telemetry::LogFiles;
 use agent::AgentArgs;
@@ -133,6 +134,10 @@ pub struct Common {
     /// Namespace the operator is installed in
     #[arg(long, env = "DCV_NAMESPACE", default_value = "dcv-system")]
     pub namespace: String,
+    /// Namespaces this installation is for; without one all. Then nothing of others is listed, and only servers whose Lease is
+    /// in the operator's namespace are known
+    #[arg(long, env = "DCV_WATCH_NAMESPACES", value_name = "NAMES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
     /// File that says how to reach the API server; in a pod its own account by default
     #[arg(long, env = "DCV_KUBECONFIG", value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
@@ -194,20 +199,25 @@ fn play(cli: Cli) -> anyhow::Result<()> {
         }
         Role::Crds { output: None, .. } => Ok(api::print_crds(io::stdout())?),
         Role::Crds { output: Some(folder), .. } => write_crds(&folder),
-        Role::Agent { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
+        Role::Agent { common: Common { namespace, watch_namespaces, kubeconfig, health_address, logs }, args } => {
             let files = args.log_files();
-            serve(&logs, files.as_ref(), args.run(namespace, kubeconfig, health_address))
+            let scope = Scope::of(watch_namespaces);
+            serve(&logs, files.as_ref(), args.run(namespace, scope, kubeconfig, health_address))
         }
-        Role::Controller { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
+        Role::Controller { common: Common { namespace, watch_namespaces, kubeconfig, health_address, logs }, args } => {
             start(&logs, None, async move {
                 let client = cluster::client(names::CONTROLLER, kubeconfig.as_deref()).await?;
-                Ok(crate::controller::run(args.settings(namespace, health_address), client).await?)
+                let scope = Scope::of(watch_namespaces);
+                let settings = crate::controller::Settings { scope, ..args.settings(namespace, health_address) };
+                Ok(crate::controller::run(settings, client).await?)
             })
         }
-        Role::Broker { common: Common { namespace, kubeconfig, health_address, logs }, args } => {
+        Role::Broker { common: Common { namespace, watch_namespaces, kubeconfig, health_address, logs }, args } => {
             start(&logs, None, async move {
                 let client = cluster::client(names::BROKER, kubeconfig.as_deref()).await?;
-                Ok(crate::broker::run(args.settings(namespace, health_address), client).await?)
+                let scope = Scope::of(watch_namespaces);
+                let settings = crate::broker::Settings { scope, ..args.settings(namespace, health_address) };
+                Ok(crate::broker::run(settings, client).await?)
             })
         }
         Role::FakeHost { logs, args } => serve(&logs, None, args.run()),

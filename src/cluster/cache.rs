@@ -24,6 +24,9 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
 
+use super::merge;
+use super::scope::Source;
+
 /// First and longest pause of a watch that fails. Longer ones, such as the runtime's own of 30 seconds, would leave a
 /// component deaf for as long after an outage of a few seconds.
 const PAUSES: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(8)];
@@ -83,10 +86,17 @@ pub fn watch<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
 {
+    watch_all(vec![(api, config)])
+}
+
+/// As [`watch`], of several lists as if they were one.
+pub fn watch_all<K>(sources: Vec<Source<K>>) -> (Store<K>, impl Stream<Item = Change<K>> + Send + 'static)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
+{
     let (store, writer) = reflector::store();
-    let changes = watcher(api, config)
+    let changes = merge::events(sources, Pauses::default)
         .try_filter_map(|event| async move { Ok(readable(event)) })
-        .backoff(Pauses::default())
         .reflect(writer)
         .filter_map(|event| async move {
             match event {
@@ -157,7 +167,12 @@ where
         api: Api<DeserializeGuard<K>>,
         config: watcher::Config,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
-        let (store, stream) = watch(api, config);
+        Self::of(vec![(api, config)])
+    }
+
+    /// As [`Self::new`], of several lists as if they were one.
+    pub fn of(sources: Vec<Source<K>>) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (store, stream) = watch_all(sources);
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
         let cache = Self { store, changes: changes.clone() };
         let work = stream.for_each(move |change| {

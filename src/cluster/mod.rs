@@ -8,7 +8,9 @@ mod client;
 mod error;
 pub mod events;
 pub mod lease;
+pub mod merge;
 pub mod pinned;
+mod scope;
 mod write;
 
 #[cfg(test)]
@@ -19,9 +21,12 @@ use jiff::Timestamp;
 pub use cache::Cache;
 pub use cache::Change;
 pub use cache::watch;
+pub use cache::watch_all;
 pub use client::client;
 pub use error::Error;
 pub use error::Retry;
+pub use scope::Scope;
+pub use scope::Source;
 pub use write::add_finalizer;
 pub use write::merge_patch;
 pub use write::patch_status;

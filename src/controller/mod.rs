@@ -49,6 +49,7 @@ use crate::cluster;
 use crate::cluster::Cache;
 use crate::cluster::Clock;
 use crate::cluster::Retry;
+use crate::cluster::Scope;
 use crate::cluster::events::Events;
 use crate::cluster::lease;
 use crate::placement::NewServers;
@@ -65,6 +66,8 @@ pub use server::LabelRule;
 pub struct Settings {
     /// Namespace of the Leases, keys and Secrets.
     pub namespace: String,
+    /// Whose sessions and clients are ours.
+    pub scope: Scope,
     /// Name of this process among its like: the pod's, or the host's.
     pub instance: String,
     /// Where health and metrics are served.
@@ -128,10 +131,11 @@ pub struct Caches {
 
 impl Caches {
     /// The copies, kept current by `tasks`.
-    fn start(client: &Client, namespace: &str, tasks: &mut JoinSet<Result<(), Error>>) -> Self {
+    fn start(client: &Client, namespace: &str, scope: &Scope, tasks: &mut JoinSet<Result<(), Error>>) -> Self {
+        let all = watcher::Config::default();
         macro_rules! cache {
-            ($api:expr) => {{
-                let (cache, work) = Cache::new($api, watcher::Config::default());
+            ($sources:expr) => {{
+                let (cache, work) = Cache::of($sources);
                 tasks.spawn(async move {
                     work.await;
                     Ok(())
@@ -140,12 +144,12 @@ impl Caches {
             }};
         }
         Self {
-            sessions: cache!(Api::all(client.clone())),
-            servers: cache!(Api::all(client.clone())),
-            clients: cache!(Api::all(client.clone())),
-            namespaces: cache!(Api::all(client.clone())),
-            nodes: cache!(Api::all(client.clone())),
-            leases: cache!(Api::namespaced(client.clone(), namespace)),
+            sessions: cache!(scope.sources(client, &all)),
+            servers: cache!(vec![(Api::all(client.clone()), all.clone())]),
+            clients: cache!(scope.sources(client, &all)),
+            namespaces: cache!(scope.namespaces(client)),
+            nodes: cache!(vec![(Api::all(client.clone()), all.clone())]),
+            leases: cache!(vec![(Api::namespaced(client.clone(), namespace), all.clone())]),
         }
     }
 
@@ -181,6 +185,12 @@ pub struct Context {
 const TOLD_LIMIT: usize = 50_000;
 
 impl Context {
+    /// Whether a server is ours: where another installation may have its own, one whose Lease is in our namespace.
+    fn knows(&self, server: &str) -> bool {
+        let Settings { scope, namespace, .. } = &self.settings;
+        !scope.is_limited() || self.caches.leases.find(namespace, server).is_some()
+    }
+
     /// Whether people are yet to be told of the end of this session; from now on they are not.
     fn tell_once(&self, session: &DcvSession) -> bool {
         let mut told = self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -243,7 +253,7 @@ impl Pace {
 pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
     let (metrics, registry) = metrics::Metrics::registered();
     let mut tasks = JoinSet::new();
-    let caches = Caches::start(&client, &settings.namespace, &mut tasks);
+    let caches = Caches::start(&client, &settings.namespace, &settings.scope, &mut tasks);
     let (ready, is_ready) = watch::channel(false);
     let address = settings.health_address;
     tasks.spawn(async move {
@@ -359,6 +369,7 @@ impl Context {
     fn test(client: &Client, clock: Clock) -> (Arc<Self>, JoinSet<Result<(), Error>>) {
         let settings = Settings {
             namespace: "dcv-system".into(),
+            scope: Scope::All,
             instance: "test".into(),
             health_address: ([127, 0, 0, 1], 0).into(),
             placement_policy: PlacementPolicy::Spread,
@@ -383,7 +394,7 @@ impl Context {
             clock,
         };
         let mut tasks = JoinSet::new();
-        let caches = Caches::start(client, &settings.namespace, &mut tasks);
+        let caches = Caches::start(client, &settings.namespace, &settings.scope, &mut tasks);
         let context = Self {
             client: client.clone(),
             settings,

@@ -175,6 +175,9 @@ impl Placer {
 
     fn set_server(&mut self, server: &DcvServer) {
         let name = server.name_any();
+        if !self.context.knows(&name) {
+            return self.placing.remove_server(&name, self.now());
+        }
         let reachable = self.context.liveness.lapse(&name).is_none();
         let node = self.context.caches.nodes.find("", &name);
         let is_cordoned = |node: &Node| node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true));

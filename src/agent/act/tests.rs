@@ -75,6 +75,7 @@ fn settings() -> Arc<Settings> {
     Arc::new(Settings {
         server_name: "host-1".into(),
         namespace: "dcv-system".into(),
+        scope: crate::cluster::Scope::All,
         kubeconfig: None,
         state_folder: "/nowhere".into(),
         https_address: "127.0.0.1:0".parse().unwrap(),

@@ -36,7 +36,7 @@ impl Server {
                 Ok::<_, tower::BoxError>(Response::builder().status(code).body(body)?)
             }
         });
-        let store = KubeStore::new(Client::new(service, "default"), "dcv-system");
+        let store = KubeStore::new(Client::new(service, "default"), "dcv-system", Scope::All);
         let mut world = store.cache.write();
         world.apply_session(Change::ListBegins);
         world.apply_session(Change::ListEnds);

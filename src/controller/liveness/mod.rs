@@ -82,8 +82,13 @@ impl Liveness {
         let before = self.lapses.load_full();
         let differs = |name: &&String| before.get(*name) != lapses.get(*name);
         let names: HashSet<&String> = before.keys().chain(lapses.keys()).filter(differs).collect();
-        let names: Vec<String> = names.into_iter().cloned().collect();
+        let names = names.into_iter().cloned().collect();
         self.lapses.store(Arc::new(lapses));
+        self.tell(names);
+    }
+
+    /// Tells everybody that something else is known of these servers.
+    fn tell(&self, names: Vec<String>) {
         if !names.is_empty() {
             // Nobody listens at the beginning of a term.
             let _ = self.changed.send(names);
@@ -98,9 +103,15 @@ pub(super) async fn run(context: Arc<Context>, leading: watch::Receiver<Option<I
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut holding = false;
+    let mut known = HashSet::new();
     loop {
         ticks.tick().await;
         let names = servers(&context);
+        if context.settings.scope.is_limited() {
+            // A server is ours from when its Lease is seen, of which nobody else hears.
+            context.liveness.tell(names.difference(&known).cloned().collect());
+            known.clone_from(&names);
+        }
         let versions: HashMap<String, String> =
             context.caches.leases.all().iter().filter_map(|lease| version(lease)).collect();
         let leases = names.iter().map(|name| (name.as_str(), versions.get(name).map(String::as_str)));
@@ -120,9 +131,10 @@ pub(super) async fn run(context: Arc<Context>, leading: watch::Receiver<Option<I
     }
 }
 
-/// Every server that has an object, or a session that was bound to it.
+/// Every server of ours that has an object, or a session that was bound to it.
 fn servers(context: &Context) -> HashSet<String> {
-    let objects = context.caches.servers.all();
+    let mut objects = context.caches.servers.all();
+    objects.retain(|server| context.knows(&server.name_any()));
     let bound = context.caches.sessions.store().state_filter(|session| session.server_name().is_some());
     let bound = bound.iter().filter_map(|session| session.server_name()).map(str::to_owned);
     objects.iter().map(|server| server.name_any()).chain(bound).collect()

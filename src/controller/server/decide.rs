@@ -38,6 +38,8 @@ pub struct World {
     pub node_labels: Option<BTreeMap<String, String>>,
     /// Whether that Node is cordoned.
     pub node_cordoned: bool,
+    /// Our own namespace, where other installations may have servers too.
+    pub installation: Option<String>,
     /// Which of them are copied.
     pub copied: Vec<LabelRule>,
     /// Whether a session that is not finished is bound to it.
@@ -119,8 +121,18 @@ fn unreachable(server: &DcvServer, since: Timestamp, now: Timestamp) -> DcvServe
     status
 }
 
-/// Labels to write so that those under our rules are the Node's. Without a Node they are the administrator's.
+/// Labels to write: whose server it is, and those of the Node.
 fn label_changes(server: &DcvServer, world: &World) -> BTreeMap<String, Option<String>> {
+    let mut changes = node_labels(server, world);
+    changes.remove(names::INSTALLATION);
+    if server.labels().get(names::INSTALLATION) != world.installation.as_ref() {
+        changes.insert(names::INSTALLATION.to_owned(), world.installation.clone());
+    }
+    changes
+}
+
+/// Labels to write so that those under our rules are the Node's. Without a Node they are the administrator's.
+fn node_labels(server: &DcvServer, world: &World) -> BTreeMap<String, Option<String>> {
     let Some(wanted) = &world.node_labels else { return BTreeMap::new() };
     let cordoned = (names::CORDONED.to_owned(), String::new());
     let cordoned = world.node_cordoned.then_some((&cordoned.0, &cordoned.1));
@@ -151,6 +163,7 @@ mod tests {
             silent_since: None,
             node_labels: None,
             node_cordoned: false,
+            installation: None,
             copied: vec![LabelRule("zone".into()), LabelRule("dcv-operator.io/".into())],
             in_use: false,
             purge_after: SignedDuration::from_secs(1800),
@@ -220,6 +233,20 @@ mod tests {
         let same = labels(&[("zone", "a"), ("dcv-operator.io/old", "1")]);
         assert_eq!(decide(&object, &World { node_labels: same, ..world() }).step, Step::Nothing);
         assert_eq!(decide(&object, &world()).step, Step::Nothing, "without a Node they are the administrator's");
+    }
+
+    #[test]
+    fn where_there_are_several_installations_a_server_says_whose_it_is() {
+        let ours = World { installation: Some("a".into()), ..world() };
+        let label = |value: Option<&str>| {
+            Step::Labels(BTreeMap::from([(names::INSTALLATION.to_owned(), value.map(str::to_owned))]))
+        };
+        assert_eq!(decide(&server(&json!({}), &json!({})), &ours).step, label(Some("a")));
+        let marked = server(&json!({}), &json!({names::INSTALLATION: "a"}));
+        let on_a_node = World { node_labels: Some(BTreeMap::new()), ..ours.clone() };
+        assert_eq!(decide(&marked, &ours).step, Step::Nothing);
+        assert_eq!(decide(&marked, &on_a_node).step, Step::Nothing, "no rule for labels of Nodes takes it away");
+        assert_eq!(decide(&marked, &world()).step, label(None));
     }
 
     #[test]

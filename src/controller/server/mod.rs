@@ -33,6 +33,9 @@ const CONCURRENCY: u16 = 8;
 /// One pass over one server: look, decide, write. Safe to repeat and to stop anywhere.
 #[instrument(skip_all, fields(server = %server.name_any()))]
 async fn reconcile(server: Arc<DcvServer>, context: Arc<Context>) -> Result<Action, Error> {
+    if !context.knows(&server.name_any()) {
+        return Ok(Action::await_change());
+    }
     let world = observe::observe(&context, &server);
     let plan = decide::decide(&server, &world);
     act::act(&context, &server, &plan).await?;

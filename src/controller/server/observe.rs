@@ -15,6 +15,7 @@ pub(super) fn observe(context: &Context, server: &DcvServer) -> World {
         silent_since: silent.map(|lapse| lapse.since),
         node_labels: node.as_ref().map(|node| node.labels().clone()),
         node_cordoned: node.is_some_and(|node| node.spec.as_ref().is_some_and(|spec| spec.unschedulable == Some(true))),
+        installation: context.settings.scope.is_limited().then(|| context.settings.namespace.clone()),
         copied: context.settings.copied_node_labels.clone(),
         // Looked for only when it matters: the search reads every session.
         in_use: silent.is_some()
