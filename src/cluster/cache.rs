@@ -23,6 +23,7 @@ use kube::runtime::watcher;
 use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 use tokio::sync::broadcast;
+use tokio::sync::watch;
 
 use super::merge;
 use super::scope::Source;
@@ -147,6 +148,8 @@ where
 {
     store: Store<K>,
     changes: broadcast::Sender<Change<K>>,
+    /// Whether the copy was filled. Not the store's own word for it: of several who wait for that, it wakes only the last.
+    is_filled: watch::Receiver<bool>,
 }
 
 impl<K> Clone for Cache<K>
@@ -154,7 +157,7 @@ where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
     fn clone(&self) -> Self {
-        Self { store: self.store.clone(), changes: self.changes.clone() }
+        Self { store: self.store.clone(), changes: self.changes.clone(), is_filled: self.is_filled.clone() }
     }
 }
 
@@ -174,8 +177,12 @@ where
     pub fn of(sources: Vec<Source<K>>) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (store, stream) = watch_all(sources);
         let (changes, _) = broadcast::channel(CHANGES_KEPT);
-        let cache = Self { store, changes: changes.clone() };
+        let (filled, is_filled) = watch::channel(false);
+        let cache = Self { store, changes: changes.clone(), is_filled };
         let work = stream.for_each(move |change| {
+            if matches!(change, Change::Listed) {
+                filled.send_replace(true);
+            }
             // Nobody listens between two terms of a leader.
             let _ = changes.send(change);
             std::future::ready(())
@@ -226,7 +233,10 @@ where
 
     /// Returns when the copy was filled for the first time.
     pub async fn ready(&self) {
-        let _ = self.store.wait_until_ready().await;
+        if self.is_filled.clone().wait_for(|is_filled| *is_filled).await.is_err() {
+            // Its work was dropped: it will never be.
+            std::future::pending::<()>().await;
+        }
     }
 }
 
@@ -257,6 +267,28 @@ mod tests {
         assert!(seen[39] <= PAUSES[1] && seen[39] >= PAUSES[1] / 2);
         pauses.reset();
         assert!(pauses.next().is_some_and(|pause| pause <= PAUSES[0]));
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_for_a_copy_to_be_filled_are_woken() {
+        let client = mock::client(|_, uri, _| {
+            if uri.contains("watch=") {
+                return (mock::NEVER, json!(null));
+            }
+            (200, json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": []}))
+        });
+        let (cache, work) = Cache::<ConfigMap>::new(Api::all(client), watcher::Config::default());
+        // They are all waiting before anything is listed.
+        let wait = || {
+            let cache = cache.clone();
+            tokio::spawn(async move { cache.ready().await })
+        };
+        let waiting = [wait(), wait(), wait()];
+        tokio::task::yield_now().await;
+        let task = tokio::spawn(work);
+        let all = futures::future::join_all(waiting);
+        tokio::time::timeout(Duration::from_secs(20), all).await.expect("nobody is forgotten");
+        task.abort();
     }
 
     #[tokio::test]
