@@ -464,7 +464,6 @@ appArmorProfile:
   add:
   - CHOWN # folders and sockets of desktops
   - DAC_OVERRIDE # into folders that are their owners' alone
-  - FOWNER # what desktops leave behind is removed
   - KILL # ends desktops
   - SETGID # programs run as their owners
   - SETUID
