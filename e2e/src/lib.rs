@@ -12,6 +12,7 @@ pub mod dcv_host;
 pub mod desktop;
 pub mod fake_host;
 pub mod host;
+pub mod nodes;
 pub mod rest;
 pub mod role;
 pub mod session;

@@ -370,7 +370,7 @@ impl Drop for Stand {
 }
 
 /// Runs a program as an administrator: whether it was content, what it printed, and what it complained of.
-async fn run(program: &Path, kubeconfig: &str, args: &[&str], input: &str) -> (bool, String, String) {
+pub(crate) async fn run(program: &Path, kubeconfig: &str, args: &[&str], input: &str) -> (bool, String, String) {
     let mut process = tokio::process::Command::new(program)
         .env("KUBECONFIG", kubeconfig)
         .args(args)
