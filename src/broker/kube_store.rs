@@ -63,6 +63,7 @@ use crate::api::session::DesiredState;
 use crate::cluster::Scope;
 use crate::cluster::Source;
 use crate::cluster::merge;
+use crate::telemetry::watches;
 use crate::token::KEYS_ENTRY;
 use crate::token::KeySet;
 use crate::token::Kind;
@@ -147,7 +148,9 @@ impl KubeStore {
     async fn follow_keys(&self, kind: Kind) {
         let name = kind.secret_name();
         let api = Api::<Secret>::namespaced(self.client.clone(), &self.namespace);
-        let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
+        let fields = format!("metadata.name={name}");
+        let _following = watches::follow(api.resource_url(), Some(&fields));
+        let config = watcher::Config::default().fields(&fields);
         let mut events = watcher(api, config).default_backoff().boxed();
         while let Some(event) = events.next().await {
             let secret = match event {

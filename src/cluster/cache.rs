@@ -99,20 +99,23 @@ where
     let changes = merge::events(sources, Pauses::default)
         .try_filter_map(|event| async move { Ok(readable(event)) })
         .reflect(writer)
-        .filter_map(|event| async move {
-            match event {
-                Ok(Event::Apply(object)) => Some(Change::Applied(Arc::new(object))),
-                Ok(Event::Delete(object)) => Some(Change::Deleted(Arc::new(object))),
-                Ok(Event::InitDone) => Some(Change::Listed),
-                Ok(Event::Init | Event::InitApply(_)) => None,
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(kind = %K::kind(&()), error, "Watch failed, trying again");
-                    None
-                }
-            }
-        });
+        .filter_map(|event| async move { told(event) });
     (store, changes)
+}
+
+/// The change that an event is for those who look at the copy.
+fn told<K: Resource<DynamicType = ()>>(event: watcher::Result<Event<K>>) -> Option<Change<K>> {
+    match event {
+        Ok(Event::Apply(object)) => Some(Change::Applied(Arc::new(object))),
+        Ok(Event::Delete(object)) => Some(Change::Deleted(Arc::new(object))),
+        Ok(Event::InitDone) => Some(Change::Listed),
+        Ok(Event::Init | Event::InitApply(_)) => None,
+        Err(error) => {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(kind = %K::kind(&()), error, "Watch failed, trying again");
+            None
+        }
+    }
 }
 
 /// The event without objects that cannot be read.

@@ -13,6 +13,7 @@ use kube::config::Kubeconfig;
 use tower::timeout::TimeoutLayer;
 
 use super::Error;
+use super::heard::HeardLayer;
 
 /// How long a call may take until its answer begins, retries of the client included. Watches stay open longer: their
 /// answer has begun.
@@ -39,8 +40,9 @@ pub async fn client(component: &'static str, kubeconfig: Option<&Path>) -> Resul
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.headers.push((HeaderName::from_static("user-agent"), user_agent(component)));
+    let heard = HeardLayer::new(&config.cluster_url);
     let builder = ClientBuilder::try_from(config).map_err(|source| Error::Client(Box::new(source)))?;
-    Ok(builder.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).build())
+    Ok(builder.with_layer(&TimeoutLayer::new(ANSWER_TIMEOUT)).with_layer(&heard).build())
 }
 
 fn user_agent(component: &str) -> HeaderValue {

@@ -19,8 +19,10 @@ use kube::runtime::watcher::Event;
 use serde::de::DeserializeOwned;
 
 use super::scope::Source;
+use crate::telemetry::watches;
 
-/// The events of all `sources`, each with pauses of its own after failures.
+/// The events of all `sources`, each with pauses of its own after failures. Their watches are followed for as long as the
+/// stream is there: one that falls silent makes the role unready.
 ///
 /// A namespace that we may not list has none of our objects as far as we are concerned: one that is deleted loses the
 /// Role that gave us the right, and the others must not wait for it.
@@ -32,16 +34,22 @@ where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + Sync + 'static,
     B: Backoff + Send + Sync + 'static,
 {
+    let follow = |(api, config): &Source<K>| watches::follow(api.resource_url(), config.field_selector.as_deref());
+    let following: Vec<_> = sources.iter().map(follow).collect();
+    let followed = move |_: &_| {
+        let _ = &following;
+    };
     if sources.len() == 1
         && let Some((api, config)) = sources.pop()
     {
-        return watcher(api, config).backoff(pauses()).left_stream();
+        return watcher(api, config).backoff(pauses()).inspect(followed).left_stream();
     }
     let mut merged = Merged::new(sources.len());
     let watches = sources.into_iter().enumerate().map(|(number, (api, config))| {
         watcher(api, config).backoff(pauses()).map(move |event| (number, event)).boxed()
     });
-    stream::select_all(watches).flat_map(move |(number, event)| stream::iter(merged.take(number, event))).right_stream()
+    let events = stream::select_all(watches).flat_map(move |(number, event)| stream::iter(merged.take(number, event)));
+    events.inspect(followed).right_stream()
 }
 
 /// Namespace and name.

@@ -7,6 +7,7 @@ mod cache;
 mod client;
 mod error;
 pub mod events;
+mod heard;
 pub mod lease;
 pub mod merge;
 pub mod pinned;

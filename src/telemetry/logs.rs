@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::io::Write as _;
 use std::sync::Mutex;
+use std::sync::OnceLock;
 use std::sync::PoisonError;
 
 use serde_json::Value;
@@ -18,9 +19,11 @@ use tracing::span::Id;
 use tracing::span::Record;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::Layer;
+use tracing_subscriber::Registry;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use super::log_files::LogFiles;
@@ -50,8 +53,7 @@ pub enum Format {
 /// # Errors
 /// When the filter does not parse, the files cannot be made, or logging was started before.
 pub fn init(level: &str, format: Format, files: Option<&LogFiles>) -> Result<(), InitError> {
-    // Both log what they return as errors as well, and whoever gets an error logs it.
-    let filter = EnvFilter::try_new(format!("kube_client=off,kube_runtime=off,{level}")).map_err(InitError::Level)?;
+    let (filter, control) = reloadable(level)?;
     let registry = tracing_subscriber::registry().with(filter);
     let file = files.map(|files| Writer::open(files.clone(), now)).transpose().map_err(InitError::Files)?;
     let text = tracing_subscriber::fmt::layer().with_ansi(false);
@@ -61,7 +63,62 @@ pub fn init(level: &str, format: Format, files: Option<&LogFiles>) -> Result<(),
         (Format::Text, None) => registry.with(text.with_writer(std::io::stderr)).try_init(),
         (Format::Text, Some(file)) => registry.with(text.with_writer(file)).try_init(),
     }
-    .map_err(InitError::Twice)
+    .map_err(InitError::Twice)?;
+    let _ = CONTROL.set(control);
+    Ok(())
+}
+
+/// What is logged now. `None` before [`init`].
+pub fn level() -> Option<String> {
+    let control = CONTROL.get()?;
+    Some(control.level.lock().unwrap_or_else(PoisonError::into_inner).clone())
+}
+
+/// Logs by another level or filter from now on, until the process ends.
+///
+/// # Errors
+/// When it does not parse, or logging was not started; then nothing changes.
+pub fn set_level(level: &str) -> Result<(), LevelError> {
+    CONTROL.get().ok_or(LevelError::NotStarted)?.set(level)
+}
+
+/// Why the level stays as it is.
+#[derive(Debug, thiserror::Error)]
+pub enum LevelError {
+    /// The filter does not parse.
+    #[error("{0:?} is not a level or filter")]
+    Level(String, #[source] tracing_subscriber::filter::ParseError),
+    /// There is no log.
+    #[error("logging was not started")]
+    NotStarted,
+}
+
+static CONTROL: OnceLock<Control> = OnceLock::new();
+
+/// What the filter of the log is changed by.
+struct Control {
+    handle: reload::Handle<EnvFilter, Registry>,
+    level: Mutex<String>,
+}
+
+impl Control {
+    fn set(&self, level: &str) -> Result<(), LevelError> {
+        let filter = filter(level).map_err(|source| LevelError::Level(level.to_owned(), source))?;
+        self.handle.reload(filter).map_err(|_| LevelError::NotStarted)?;
+        level.clone_into(&mut self.level.lock().unwrap_or_else(PoisonError::into_inner));
+        Ok(())
+    }
+}
+
+/// A filter that can be changed, and what changes it.
+fn reloadable(level: &str) -> Result<(reload::Layer<EnvFilter, Registry>, Control), InitError> {
+    let (layer, handle) = reload::Layer::new(filter(level).map_err(InitError::Level)?);
+    Ok((layer, Control { handle, level: Mutex::new(level.to_owned()) }))
+}
+
+fn filter(level: &str) -> Result<EnvFilter, tracing_subscriber::filter::ParseError> {
+    // Both log what they return as errors as well, and whoever gets an error logs it.
+    EnvFilter::try_new(format!("kube_client=off,kube_runtime=off,{level}"))
 }
 
 /// Why logging cannot start.
@@ -256,6 +313,26 @@ mod tests {
             "level": "warn", "msg": "Two \"words\"", "logger": module_path!(), "session": "team/a", "count": 2,
         });
         assert_eq!(Value::Object(record), expected);
+    }
+
+    #[test]
+    fn what_is_logged_can_be_changed_while_it_runs() {
+        let lines = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let layer = Json { out: Out::Kept(std::sync::Arc::clone(&lines)) };
+        let (filter, control) = reloadable("warn").unwrap();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(filter).with(layer), || {
+            let logged = |level: &str| {
+                control.set(level).unwrap();
+                tracing::debug!("Something small");
+                !std::mem::take(&mut *lines.lock().unwrap()).is_empty()
+            };
+            assert!(!logged("warn"));
+            assert!(logged("debug"));
+            assert!(!logged("info"));
+            assert!(logged("info,dcv_operator=debug"));
+            assert!(matches!(control.set("no=such=level"), Err(LevelError::Level(..))));
+        });
+        assert_eq!(*control.level.lock().unwrap(), "info,dcv_operator=debug");
     }
 
     #[test]
