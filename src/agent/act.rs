@@ -30,6 +30,7 @@ use super::fault;
 use super::fault::Point;
 use super::ledger::Creating;
 use super::ledger::Ledger;
+use super::metrics;
 use super::settings::Settings;
 use crate::api::DcvServer;
 use crate::api::DcvServerStatus;
@@ -261,7 +262,7 @@ impl<B: Backend> Hands<B> {
             let result = tokio::select! {
                 biased;
                 () = cancel.cancelled() => None,
-                result = create_within(backend.as_ref(), &order, limit) => Some(result),
+                result = metrics::measured("create", create_within(backend.as_ref(), &order, limit)) => Some(result),
             };
             if let Some(Err(error)) = &result {
                 tracing::warn!(session = order.id, %error, "not created");
@@ -274,7 +275,7 @@ impl<B: Backend> Hands<B> {
         ledger.announcing.insert(id.clone(), None);
         let backend = self.backend.clone();
         self.tasks.spawn(async move {
-            let result = within(HOST_TIMEOUT, backend.announce(&id)).await;
+            let result = metrics::measured("announce", within(HOST_TIMEOUT, backend.announce(&id))).await;
             if let Err(error) = &result {
                 tracing::warn!(session = id, error, "the host has not noted that people know of the session");
             }
@@ -292,7 +293,7 @@ impl<B: Backend> Hands<B> {
         ledger.close_began(&id, self.settings.now());
         let backend = self.backend.clone();
         self.tasks.spawn(async move {
-            let result = within(HOST_TIMEOUT, backend.close(&id)).await;
+            let result = metrics::measured("close", within(HOST_TIMEOUT, backend.close(&id))).await;
             if let Err(error) = &result {
                 tracing::warn!(session = id, error, "not closed");
             }
@@ -304,7 +305,8 @@ impl<B: Backend> Hands<B> {
         ledger.permitting.insert(id.clone());
         let backend = self.backend.clone();
         self.tasks.spawn(async move {
-            let result = within(HOST_TIMEOUT, backend.set_permissions(&id, text.as_deref())).await;
+            let change = within(HOST_TIMEOUT, backend.set_permissions(&id, text.as_deref()));
+            let result = metrics::measured("set_permissions", change).await;
             Done::Permitted { id, text, result }
         });
     }

@@ -31,6 +31,7 @@ use sha2::Sha256;
 
 use super::gate;
 use super::gate::View;
+use crate::telemetry::metrics;
 use crate::token::verifier;
 use crate::token::verifier::Denial;
 use crate::token::verifier::Question;
@@ -112,6 +113,7 @@ impl Identity {
         let certificate = CertificateDer::from_pem_slice(text.as_bytes());
         let certificate = certificate.map_err(|error| io::Error::other(error.to_string()))?;
         let fingerprint = hex::encode(Sha256::digest(&certificate));
+        metrics::note_certificate("agent", text.as_bytes());
         Ok(Self { certificate: text.clone(), key: text, fingerprint })
     }
 }

@@ -18,6 +18,7 @@ pub mod https;
 pub mod init;
 pub mod ledger;
 mod lock;
+pub mod metrics;
 #[cfg(test)]
 mod mock;
 mod own_facts;
@@ -320,6 +321,7 @@ impl<B: Backend> Agent<B> {
         self.take_keys();
         // An agent that may not write does not touch the host either: what it knows may be old.
         self.was_current = self.lease.is_current();
+        metrics::noted_lease(&self.me.server_name, &self.lease, now);
         if !self.was_current {
             return soon;
         }
@@ -333,6 +335,7 @@ impl<B: Backend> Agent<B> {
         let host = match self.look_at_host(&sessions).await {
             Ok(host) => host,
             Err(message) => {
+                metrics::looked(&self.me.server_name, None, false);
                 self.facts.unhealthy = Some(message);
                 self.report_server(&server, now);
                 return soon;
@@ -341,6 +344,7 @@ impl<B: Backend> Agent<B> {
         if let Some(own_facts) = &self.own_facts {
             own_facts.add_to(&server, &mut self.facts);
         }
+        metrics::looked(&self.me.server_name, Some(host.len()), self.facts.unhealthy.is_none());
         let strangers = self.look_at_strangers(&host, &sessions).await;
         let namespaces = self.look_at_namespaces(&server, &sessions).await;
         let is_untold = |uid: &str, attempt| {

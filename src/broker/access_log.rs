@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::extract::MatchedPath;
 use axum::extract::Request;
@@ -25,6 +26,7 @@ use super::REQUEST_ID;
 use super::RequestId;
 use super::Rules;
 use super::limits::caller_address;
+use super::metrics;
 use crate::api::ApiClient;
 
 /// Path that balancers poll: its lines are only for those who look for them.
@@ -101,6 +103,7 @@ fn full_name<K: Resource>(object: &K) -> String {
 pub async fn serve(mut request: Request, next: Next, rules: Arc<Rules>) -> Response {
     let id = RequestId(Uuid::new_v4());
     let span = tracing::info_span!("request", request_id = %id.0, method = %request.method());
+    let method = request.method().clone();
     request.extensions_mut().insert(id);
     let operation = request.extensions().get::<MatchedPath>().cloned();
     let peer = caller_address(request.headers(), request.extensions(), &rules);
@@ -108,7 +111,9 @@ pub async fn serve(mut request: Request, next: Next, rules: Arc<Rules>) -> Respo
     let begun = Instant::now();
     let answering = SERVED.scope(Arc::clone(&served), next.run(request));
     let mut response = answering.instrument(span.clone()).await;
-    let line = Line { operation: operation.as_ref().map(MatchedPath::as_str), peer: peer.to_string(), begun };
+    let took = begun.elapsed();
+    metrics::answered(operation.as_ref().map(MatchedPath::as_str), &method, response.status(), took);
+    let line = Line { operation: operation.as_ref().map(MatchedPath::as_str), peer: peer.to_string(), took };
     span.in_scope(|| line.write(&served, response.status()));
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -123,7 +128,7 @@ struct Line<'a> {
     /// The route, not the path.
     operation: Option<&'a str>,
     peer: String,
-    begun: Instant,
+    took: Duration,
 }
 
 impl Line<'_> {
@@ -135,7 +140,7 @@ impl Line<'_> {
         let failed = items.map(|_| served.failed.load(Ordering::Relaxed));
         let (operation, status) = (self.operation.unwrap_or("none"), status.as_u16());
         let peer = self.peer.as_str();
-        let milliseconds = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let milliseconds = u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX);
         // The level is part of what is compiled for a place in the source, so there are two.
         macro_rules! write {
             ($level:ident) => {

@@ -20,6 +20,7 @@ mod kube_store;
 mod limits;
 #[cfg(test)]
 mod memory;
+mod metrics;
 mod problem;
 mod promise;
 mod serve;

@@ -4,6 +4,8 @@ use std::io;
 use std::net::SocketAddr;
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,7 +21,6 @@ use kube::Client;
 use nix::sys::resource::Resource;
 use nix::sys::resource::getrlimit;
 use nix::sys::resource::setrlimit;
-use prometheus_client::registry::Registry;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 use tokio::sync::watch;
@@ -34,6 +35,7 @@ use super::connections::Entrance;
 use super::gateway;
 use super::gateway::DnsNames;
 use super::kube_store::KubeStore;
+use super::metrics;
 use super::router;
 use super::store::Store;
 use super::tls;
@@ -155,7 +157,7 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
     let app = Arc::new(App::new(Arc::clone(&store) as _, rules, Arc::clone(&issuers), clock));
     let end = end_signal()?;
     let (tell_ready, ready) = watch::channel(false);
-    let health = health::serve(health_address, ready, Arc::new(Registry::default()));
+    let health = health::serve(health_address, ready, Arc::new(metrics::registry()));
     // A task of its own: reading a busy cluster must not hold up new connections.
     let watches = tokio::spawn({
         let store = Arc::clone(&store);
@@ -178,8 +180,11 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
         )
     };
     // Does not end: serving goes on while requests under way finish.
+    let ending = AtomicBool::new(false);
     let drain = async {
         end.await;
+        // First of all, so that nobody is sent here any more. Ports stay open while requests under way finish.
+        ending.store(true, Ordering::Relaxed);
         tell_ready.send_replace(false);
         handle.graceful_shutdown(Some(DRAIN_TIMEOUT));
         std::future::pending::<()>().await;
@@ -191,7 +196,7 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
         () = names.follow() => Ok(()),
         () = issuers.follow() => Ok(()),
         _ = join_all(connections.iter().map(|connections| connections.follow())) => Ok(()),
-        () = watch_readiness(&store, &tell_ready) => Ok(()),
+        () = watch_readiness(&store, &tell_ready, &ending) => Ok(()),
         result = watches => result.map_err(Error::Watches),
         () = drain => Ok(()),
     }
@@ -242,12 +247,14 @@ fn bounded<A>(server: Server<SocketAddr, A>, connections: &Arc<Connections>) -> 
     server
 }
 
-/// Says when the caches are filled, which they stay. Does not end.
-async fn watch_readiness(store: &KubeStore, tell: &watch::Sender<bool>) {
+/// Says when the caches are filled, which they stay, unless the broker is ending by then. Does not end.
+async fn watch_readiness(store: &KubeStore, tell: &watch::Sender<bool>, ending: &AtomicBool) {
     while !store.is_ready() {
         tokio::time::sleep(READINESS_INTERVAL).await;
     }
-    tell.send_replace(true);
+    if !ending.load(Ordering::Relaxed) {
+        tell.send_replace(true);
+    }
     tracing::info!("the caches are filled");
     std::future::pending::<()>().await;
 }

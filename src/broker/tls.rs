@@ -29,9 +29,13 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 
 use super::Tls;
+use crate::telemetry::metrics;
 
 /// How often the files are looked at: whoever renews certificates does so days ahead.
 const RELOAD_INTERVAL: Duration = Duration::from_mins(1);
+
+/// What the certificate is called in metrics.
+const CERTIFICATE: &str = "broker";
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,7 @@ impl Identity {
             Tls::Files { certificate, key } => (read_pair(&certificate, &key).await?, Some((certificate, key))),
             Tls::SelfMade { ca_out } => (make(ca_out.as_deref())?, None),
         };
+        metrics::note_certificate(CERTIFICATE, &pair.certificate);
         Ok(Self { pair, files, ports: Vec::new() })
     }
 
@@ -144,6 +149,7 @@ impl Identity {
         for port in &self.ports {
             port.config.reload_from_config(pair.config(port.clients.as_ref())?);
         }
+        metrics::note_certificate(CERTIFICATE, &pair.certificate);
         self.pair = pair;
         Ok(())
     }

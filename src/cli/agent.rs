@@ -12,7 +12,6 @@ use anyhow::Context;
 use clap::Args;
 use clap::ValueEnum;
 use jiff::Timestamp;
-use prometheus_client::registry::Registry;
 use regex::Regex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -189,7 +188,7 @@ impl AgentArgs {
         }
         let (ready, is_ready) = watch::channel(false);
         tasks.spawn(async move {
-            telemetry::health::serve(health_address, is_ready, Arc::new(Registry::default()))
+            telemetry::health::serve(health_address, is_ready, Arc::new(agent::metrics::registry()))
                 .await
                 .with_context(|| format!("failed to serve health on {health_address}"))
         });

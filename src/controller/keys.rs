@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::core::v1::Secret;
@@ -44,7 +45,10 @@ pub(super) async fn run(context: Arc<Context>) {
     let mut changes = changes.boxed();
     loop {
         let pause = match keeper.pass((context.clock)(), context.settings.rotation).await {
-            Ok(()) => {
+            Ok(rotations) => {
+                for (kind, time) in rotations {
+                    context.metrics.key(kind.secret_name(), time);
+                }
                 context.metrics.reconciled("keys", Outcome::RequeueAfter);
                 PERIOD
             }
@@ -75,10 +79,12 @@ impl Keeper {
     }
 
     /// Makes keys and publication what they should be at `now`.
-    async fn pass(&self, now: jiff::Timestamp, rotation: Rotation) -> Result<(), Error> {
+    /// Returns when the next key of each kind is to follow.
+    async fn pass(&self, now: Timestamp, rotation: Rotation) -> Result<Vec<(Kind, Timestamp)>, Error> {
         let published = self.published().await?;
         let renewal = published.as_ref().and_then(requested);
         let mut changed = Vec::new();
+        let mut rotations = Vec::new();
         let mut entries = BTreeMap::new();
         for kind in Kind::ALL {
             let name = kind.secret_name();
@@ -89,6 +95,7 @@ impl Keeper {
                 _ => keys.clone(),
             };
             let wanted = renewed.rotated(now, rotation);
+            rotations.extend(wanted.signer(now).map(|signer| (kind, signer.signs_from + rotation.period)));
             let public = serde_json::to_string(&wanted.public()).expect("public keys are plain data");
             entries.insert(kind.public_entry().to_owned(), public);
             if wanted != keys {
@@ -102,8 +109,8 @@ impl Keeper {
         }
         match renewal {
             // Last: if we end before, it is done again, which does no harm.
-            Some(renewal) => self.answer(published, &renewal).await,
-            None => Ok(()),
+            Some(renewal) => self.answer(published, &renewal).await.map(|()| rotations),
+            None => Ok(rotations),
         }
     }
 
@@ -192,7 +199,6 @@ mod tests {
     use std::sync::Mutex;
 
     use jiff::SignedDuration;
-    use jiff::Timestamp;
     use serde_json::Value;
 
     use super::*;

@@ -202,7 +202,7 @@ impl Context {
 
     /// What to do after a pass that failed; the one place where that is logged.
     fn failed(&self, controller: &'static str, object: &str, error: &cluster::Error) -> Action {
-        self.metrics.failed(controller);
+        self.metrics.failed(controller, error.retry());
         let err = error as &dyn std::error::Error;
         match error.retry() {
             Retry::Soon => {
@@ -255,6 +255,8 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
     let mut tasks = JoinSet::new();
     let caches = Caches::start(&client, &settings.namespace, &settings.scope, &mut tasks);
     let (ready, is_ready) = watch::channel(false);
+    let stop = CancellationToken::new();
+    let (filled, stopping) = (ready.clone(), stop.clone());
     let address = settings.health_address;
     tasks.spawn(async move {
         health::serve(address, is_ready, registry).await.map_err(|source| Error::Health { address, source })
@@ -265,13 +267,14 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
             caches.ready().await;
             tracing::info!("Caches are filled");
             // Followers too: a rollout waits for them.
-            ready.send_replace(true);
+            if !stopping.is_cancelled() {
+                filled.send_replace(true);
+            }
             std::future::pending().await
         }
     });
 
     let (leading, is_leading) = watch::channel(None);
-    let stop = CancellationToken::new();
     let candidacy = lease::Candidacy {
         api: Api::namespaced(client.clone(), &settings.namespace),
         name: names::LEADER_LEASE.to_owned(),
@@ -294,6 +297,8 @@ pub async fn run(settings: Settings, client: Client) -> Result<(), Error> {
         _ = terminate.recv() => Ok(()),
         _ = interrupt.recv() => Ok(()),
     };
+    // Before the Lease is given up, which may take a moment.
+    ready.send_replace(false);
     tracing::info!("Stopping");
     // The term is dropped by now, so the Lease can be given up.
     stop.cancel();
@@ -333,7 +338,6 @@ async fn terms(
         }
         tracing::warn!("Not leading any more");
         metrics.lead(false);
-        metrics.holding(false);
     }
 }
 
@@ -349,6 +353,7 @@ async fn term(context: &Arc<Context>, leading: watch::Receiver<Option<Instant>>)
     tasks.spawn(certificate::run(Arc::clone(context)));
     tasks.spawn(liveness::run(Arc::clone(context), leading));
     tasks.spawn(count(Arc::clone(context)));
+    tasks.spawn(metrics::follow(Arc::clone(context)));
     // None of them ends but by a fault; then the term begins anew, for none may be missing.
     if let Some(Err(error)) = tasks.join_next().await {
         tracing::error!(error = &error as &dyn std::error::Error, "A task of the term ended");

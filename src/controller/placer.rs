@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream;
@@ -204,7 +205,10 @@ impl Placer {
     }
 
     fn decide(&mut self) {
-        for command in self.placing.decide(self.now()) {
+        let begun = Instant::now();
+        let commands = self.placing.decide(self.now());
+        self.context.metrics.decided(begun.elapsed());
+        for command in commands {
             self.send(command);
         }
         self.context.metrics.waiting(self.placing.waiting());
@@ -241,7 +245,7 @@ fn hitch(context: &Context, session: &DcvSession, error: &Error) -> Hitch {
     if error.is_conflict() {
         return Hitch::Overtaken;
     }
-    context.metrics.failed("placer");
+    context.metrics.failed("placer", error.retry());
     let session = session.name_any();
     tracing::warn!(session, error = error as &dyn std::error::Error, "Write of a waiting session failed");
     Hitch::Failed

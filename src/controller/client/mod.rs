@@ -19,36 +19,38 @@ use kube::runtime::reflector::ObjectRef;
 use tracing::instrument;
 
 use super::Context;
-use super::metrics::Outcome;
 use crate::api::ApiClient;
 use crate::cluster::Cache;
 use crate::cluster::Change;
 use crate::cluster::Error;
 
 /// Passes at the same time.
-const CONCURRENCY: u16 = 4;
+pub(super) const CONCURRENCY: u16 = 4;
 
 /// One pass over one client: look, decide, write. Safe to repeat and to stop anywhere.
 #[instrument(skip_all, fields(client = %describe(&client)))]
 async fn reconcile(client: Arc<ApiClient>, context: Arc<Context>) -> Result<Action, Error> {
-    let world = observe::observe(&context, &client);
-    let plan = decide::decide(&client, &world);
-    act::act(&context, &client, &plan).await?;
-    let outcome = if plan.requeue_after.is_some() { Outcome::RequeueAfter } else { Outcome::Success };
-    context.metrics.reconciled("client", outcome);
+    let object = (client.metadata.namespace.as_deref(), client.metadata.name.as_deref().unwrap_or_default());
+    context.metrics.pass("client", object, pass(&client, &context)).await
+}
+
+async fn pass(client: &ApiClient, context: &Context) -> Result<Action, Error> {
+    let world = observe::observe(context, client);
+    let plan = decide::decide(client, &world);
+    act::act(context, client, &plan).await?;
     Ok(plan.requeue_after.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Runs for as long as we lead.
 pub(super) async fn run(context: Arc<Context>) {
-    let clients = &context.caches.clients;
+    let (clients, metrics) = (&context.caches.clients, context.metrics.clone());
     Controller::for_stream(stream::pending(), clients.store().clone())
-        .reconcile_on(clients.references())
+        .reconcile_on(metrics.queued("client", clients.references()))
         // A client that comes or goes decides who else may have its id.
-        .reconcile_on(namesakes(clients))
+        .reconcile_on(metrics.queued("client", namesakes(clients)))
         .with_config(Config::default().concurrency(CONCURRENCY))
         .run(reconcile, retry, Arc::clone(&context))
-        .for_each(|_| std::future::ready(()))
+        .for_each(|result| metrics.passed("client", result))
         .await;
 }
 

@@ -19,7 +19,6 @@ use kube::runtime::reflector::ObjectRef;
 use tracing::instrument;
 
 use super::Context;
-use super::metrics::Outcome;
 use crate::api::DcvServer;
 use crate::cluster::Cache;
 use crate::cluster::Change;
@@ -28,7 +27,7 @@ use crate::cluster::Error;
 pub use decide::LabelRule;
 
 /// Passes at the same time.
-const CONCURRENCY: u16 = 8;
+pub(super) const CONCURRENCY: u16 = 8;
 
 /// One pass over one server: look, decide, write. Safe to repeat and to stop anywhere.
 #[instrument(skip_all, fields(server = %server.name_any()))]
@@ -36,28 +35,31 @@ async fn reconcile(server: Arc<DcvServer>, context: Arc<Context>) -> Result<Acti
     if !context.knows(&server.name_any()) {
         return Ok(Action::await_change());
     }
-    let world = observe::observe(&context, &server);
-    let plan = decide::decide(&server, &world);
-    act::act(&context, &server, &plan).await?;
-    let outcome = if plan.requeue_after.is_some() { Outcome::RequeueAfter } else { Outcome::Success };
-    context.metrics.reconciled("server", outcome);
+    context.metrics.pass("server", (None, &server.name_any()), pass(&server, &context)).await
+}
+
+async fn pass(server: &DcvServer, context: &Context) -> Result<Action, Error> {
+    let world = observe::observe(context, server);
+    let plan = decide::decide(server, &world);
+    act::act(context, server, &plan).await?;
     Ok(plan.requeue_after.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Runs for as long as we lead.
 pub(super) async fn run(context: Arc<Context>) {
-    let caches = &context.caches;
+    let (caches, metrics) = (&context.caches, context.metrics.clone());
     Controller::for_stream(stream::pending(), caches.servers.store().clone())
-        .reconcile_on(caches.servers.references())
+        .reconcile_on(metrics.queued("server", caches.servers.references()))
         // The Node of the same name: its labels.
-        .reconcile_on(nodes(&caches.nodes))
+        .reconcile_on(metrics.queued("server", nodes(&caches.nodes)))
         // A server that falls silent or comes back.
-        .reconcile_on(
+        .reconcile_on(metrics.queued(
+            "server",
             context.liveness.changes().flat_map(|names| stream::iter(names.into_iter().map(|it| ObjectRef::new(&it)))),
-        )
+        ))
         .with_config(Config::default().concurrency(CONCURRENCY))
         .run(reconcile, retry, Arc::clone(&context))
-        .for_each(|_| std::future::ready(()))
+        .for_each(|result| metrics.passed("server", result))
         .await;
 }
 

@@ -21,39 +21,42 @@ use kube::runtime::reflector::ObjectRef;
 use tracing::instrument;
 
 use super::Context;
-use super::metrics::Outcome;
 use crate::api::DcvSession;
 use crate::cluster::Cache;
 use crate::cluster::Change;
 use crate::cluster::Error;
 
 /// Passes at the same time. Each is a decision and at most one write.
-const CONCURRENCY: u16 = 16;
+pub(super) const CONCURRENCY: u16 = 16;
 
 /// One pass over one session: look, decide, write. Safe to repeat and to stop anywhere.
 #[instrument(skip_all, fields(session = %decide::describe(&session)))]
 async fn reconcile(session: Arc<DcvSession>, context: Arc<Context>) -> Result<Action, Error> {
-    let world = observe::observe(&context, &session);
-    let plan = decide::decide(&session, &world);
-    let wait = act::act(&context, &session, &plan).await?;
-    context.metrics.reconciled("session", if wait.is_some() { Outcome::RequeueAfter } else { Outcome::Success });
+    let object = (session.metadata.namespace.as_deref(), session.metadata.name.as_deref().unwrap_or_default());
+    context.metrics.pass("session", object, pass(&session, &context)).await
+}
+
+async fn pass(session: &DcvSession, context: &Context) -> Result<Action, Error> {
+    let world = observe::observe(context, session);
+    let plan = decide::decide(session, &world);
+    let wait = act::act(context, session, &plan).await?;
     Ok(wait.map_or_else(Action::await_change, Action::requeue))
 }
 
 /// Runs for as long as we lead.
 pub(super) async fn run(context: Arc<Context>) {
-    let caches = &context.caches;
+    let (caches, metrics) = (&context.caches, context.metrics.clone());
     let sessions = caches.sessions.clone();
     Controller::for_stream(stream::pending(), sessions.store().clone())
-        .reconcile_on(sessions.references())
+        .reconcile_on(metrics.queued("session", sessions.references()))
         // A server that falls silent or comes back, and one that is deleted.
-        .reconcile_on(on_servers(sessions.clone(), context.liveness.changes()))
-        .reconcile_on(on_servers(sessions.clone(), deleted_servers(&context)))
+        .reconcile_on(metrics.queued("session", on_servers(sessions.clone(), context.liveness.changes())))
+        .reconcile_on(metrics.queued("session", on_servers(sessions.clone(), deleted_servers(&context))))
         // A Node that is deleted or tainted as out of service.
-        .reconcile_on(on_servers(sessions.clone(), dead_nodes(&context)))
+        .reconcile_on(metrics.queued("session", on_servers(sessions.clone(), dead_nodes(&context))))
         .with_config(Config::default().concurrency(CONCURRENCY))
         .run(reconcile, retry, Arc::clone(&context))
-        .for_each(|_| std::future::ready(()))
+        .for_each(|result| metrics.passed("session", result))
         .await;
 }
 
