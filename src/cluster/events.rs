@@ -2,7 +2,6 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use kube::Resource;
 use kube::runtime::events::Event;
 use kube::runtime::events::EventType;
 use kube::runtime::events::Recorder;
@@ -29,15 +28,7 @@ impl Events {
 
     /// Says that something went wrong with `object`. `action` is what was done, `reason` why it ended so; both are
     /// constants. A failure to record is logged and has no other effect.
-    pub async fn warn<K>(&self, object: &K, action: &'static str, reason: &str, note: &str)
-    where
-        K: Resource<DynamicType = ()>,
-    {
-        self.warn_about(&object.object_ref(&()), action, reason, note).await;
-    }
-
-    /// As [`Self::warn`], for an object that is only known by reference.
-    pub async fn warn_about(&self, object: &ObjectReference, action: &'static str, reason: &str, note: &str) {
+    pub async fn warn(&self, object: &ObjectReference, action: &'static str, reason: &str, note: &str) {
         let event = Event {
             type_: EventType::Warning,
             reason: reason.to_owned(),

@@ -8,6 +8,7 @@
 mod adoption;
 mod certificate;
 mod client;
+mod events;
 mod keys;
 mod liveness;
 mod metrics;

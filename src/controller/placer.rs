@@ -15,11 +15,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
+use kube::Resource;
 use kube::ResourceExt;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::Context;
+use super::events;
 use super::placing;
 use super::placing::Command;
 use super::placing::Hitch;
@@ -231,7 +233,7 @@ impl Placer {
                     let _permit = permits.acquire().await.expect("never closed");
                     let written = tell(&context, &session, &status).await;
                     if let (Written::Told(_), Some((reason, text))) = (&written, failure) {
-                        context.events.warn(session.as_ref(), "PlaceSession", reason.as_str(), &text).await;
+                        events::tell(&context, &session.object_ref(&()), "PlaceSession", reason, &text).await;
                     }
                     (uid, written)
                 });

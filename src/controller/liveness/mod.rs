@@ -24,6 +24,7 @@ use tokio::sync::broadcast;
 use tokio::sync::watch;
 
 use super::Context;
+use super::events;
 use crate::api::conditions::Reason;
 use crate::api::names::LEADER_LEASE;
 
@@ -171,7 +172,7 @@ async fn tell(context: &Context, holding: bool) {
         ..ObjectReference::default()
     };
     let note = "many servers fell silent at once; none of their sessions is called UNKNOWN for a while";
-    context.events.warn_about(&lease, "JudgeServers", Reason::ServerUnreachable.as_str(), note).await;
+    events::tell(context, &lease, "JudgeServers", Reason::ServerUnreachable, note).await;
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kube::Api;
+use kube::Resource;
 use kube::ResourceExt;
 use kube::api::DeleteParams;
 use kube::api::Preconditions;
@@ -18,6 +19,7 @@ use crate::api::names;
 use crate::cluster;
 use crate::cluster::Error;
 use crate::controller::Context;
+use crate::controller::events;
 
 /// Returns when to look again, if so.
 pub(super) async fn act(context: &Context, session: &DcvSession, plan: &Plan) -> Result<Option<Duration>, Error> {
@@ -44,7 +46,7 @@ pub(super) async fn act(context: &Context, session: &DcvSession, plan: &Plan) ->
     if let Some(notice) = notice
         && (!is_end || context.tell_once(session))
     {
-        context.events.warn(session, notice.action, notice.reason.as_str(), &notice.note).await;
+        events::tell(context, &session.object_ref(&()), notice.action, notice.reason, &notice.note).await;
     }
     Ok(*requeue_after)
 }

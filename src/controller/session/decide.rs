@@ -17,6 +17,7 @@ use crate::api::conditions::Reason;
 use crate::api::conditions::SessionCondition;
 use crate::api::session::DesiredState;
 use crate::api::session::RestartPolicy;
+use crate::controller::events::EVENTS;
 
 /// How long after an end it is still news.
 const FRESH: SignedDuration = SignedDuration::from_mins(1);
@@ -103,6 +104,7 @@ impl Plan {
         Self { requeue_after: Some(wait.max(Duration::from_millis(100))), ..Self::nothing() }
     }
     fn noting(self, action: &'static str, reason: Reason, note: impl Into<String>) -> Self {
+        debug_assert!(EVENTS.contains(&(action, reason)), "{action} {reason:?} is not among the events");
         Self { notice: Some(Notice { action, reason, note: note.into() }), ..self }
     }
 }
