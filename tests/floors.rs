@@ -20,7 +20,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("controller", &["api", "requirement", "permissions", "token", "telemetry", "placement", "cluster"]),
     ("broker", &["api", "requirement", "permissions", "wire", "token", "telemetry", "placement", "cluster"]),
     ("agent", &["api", "requirement", "permissions", "token", "cluster", "telemetry"]),
-    ("plugin", &["api", "requirement", "wire", "token", "placement", "cluster"]),
+    ("plugin", &["api", "requirement", "permissions", "wire", "token", "placement", "cluster"]),
     ("cli", EVERYTHING),
     ("main", EVERYTHING),
 ];

@@ -92,8 +92,8 @@ async fn a_drained_server_says_what_it_waits_for_and_ends_it_after_the_grace() {
     assert_eq!(state_reason(&over), "the session was closed: its server is drained");
     assert!(!stand.fake_host().sessions().await.contains_key(desk.id()));
 
-    let (code, printed, _) = stand.kubectl_dcv(&["uncordon", &server]).await;
-    assert_eq!((code, printed), (Some(0), format!("dcvserver.dcv-operator.io/{server} uncordoned\n")));
+    let (code, printed, _) = stand.kubectl_dcv(&["open", &server]).await;
+    assert_eq!((code, printed), (Some(0), format!("dcvserver.dcv-operator.io/{server} opened\n")));
     let open = until(&stand, &server, None).await;
     assert_eq!((open.spec.placement, open.spec.drain_grace_seconds), (None, None));
     sessions.delete_namespace().await;

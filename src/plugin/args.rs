@@ -9,8 +9,15 @@ use clap::Subcommand;
 use clap::ValueEnum;
 
 use super::broker;
+use super::clients;
 use super::connect::Connect;
+use super::create;
+use super::create::Create;
+use super::permissions;
 use super::servers;
+use super::sessions;
+use super::sessions::Closing;
+use super::sessions::Sessions;
 
 /// Remote-desktop sessions of a cluster, beyond what manifests say
 #[derive(Parser, Debug)]
@@ -55,6 +62,24 @@ pub(super) enum Command {
 /// A command that asks the API server.
 #[derive(Subcommand, Debug)]
 pub(super) enum ClusterCommand {
+    /// List sessions, or tell everything of one
+    #[command(visible_alias = "session", after_help = sessions::HELP)]
+    Sessions(Box<Sessions>),
+    /// Create a session, and wait until it is READY
+    #[command(after_help = create::HELP)]
+    Create(Box<Create>),
+    /// Close sessions and keep their objects
+    #[command(
+        after_help = "The desktop is closed as by kubectl delete, but the object stays and says how it ended, until it is deleted \
+                      or its ttlSecondsAfterFinished is over. To have both gone:\n\n  kubectl delete dcvs NAME\n\n\
+                      A desktop that no session stands for is ended by kubectl dcv end.\n\n\
+                      Exit code: 0 they are closing, or with --wait over; 1 not; 130 interrupted.\n\n\
+                      Examples:\n  kubectl dcv close-session desk -n team-a --wait=1m\n  kubectl dcv close-session desk --force"
+    )]
+    CloseSession(Closing),
+    /// Show or change who may do what in a session
+    #[command(after_help = permissions::HELP)]
+    Permissions(permissions::Wanted),
     /// Say whether a session gets a server now, which one, and if none what stands in the way and what would help
     #[command(after_help = "It reads servers, sessions and namespaces with your own rights, and changes nothing.\n\n\
                             Exit code: 0 when every session has or would get a server, 1 when not.\n\n\
@@ -63,7 +88,7 @@ pub(super) enum ClusterCommand {
     Explain(Question),
     /// Clients of the REST API
     #[command(subcommand)]
-    Clients(ClientsCommand),
+    Clients(clients::Command),
     /// Keys that tokens are signed with
     #[command(subcommand)]
     Keys(KeysCommand),
@@ -90,69 +115,6 @@ pub(super) struct Subject {
     /// File with manifests of sessions that need not be applied, taken one after the other; - reads stdin
     #[arg(short, long, value_name = "FILE")]
     pub filename: Vec<PathBuf>,
-}
-
-#[derive(Subcommand, Debug)]
-pub(super) enum ClientsCommand {
-    /// Register a client, and print its id and password, which cannot be shown again
-    #[command(after_help = "Example:\n  kubectl dcv clients register portal -n team-a --display-name 'Team portal'")]
-    Register(Registration),
-    /// List clients
-    List(Selection),
-    /// Unregister a client: it cannot log in any more; its sessions stay
-    #[command(after_help = "Examples:\n  kubectl dcv clients unregister portal -n team-a\n  \
-                            kubectl dcv clients unregister --client-id 0b1c…")]
-    Unregister(Which),
-}
-
-/// A client to be.
-#[derive(ClapArgs, Debug, Default)]
-pub(super) struct Registration {
-    /// Name of the ApiClient object
-    pub name: String,
-    /// Name shown to people; else the object's
-    #[arg(long, value_name = "TEXT")]
-    pub display_name: Option<String>,
-    /// Id the client logs in with; else one is made
-    #[arg(long, value_name = "ID")]
-    pub client_id: Option<String>,
-    /// Let it see and change sessions of every namespace
-    #[arg(long)]
-    pub all_namespaces: bool,
-    /// Let it open and close servers
-    #[arg(long)]
-    pub manage_servers: bool,
-    /// Seconds its access tokens live; else as the broker is set
-    #[arg(long, value_name = "SECONDS")]
-    pub token_lifetime_seconds: Option<i32>,
-    /// Print as this instead of text
-    #[arg(short, long, value_enum)]
-    pub output: Option<DataFormat>,
-}
-
-/// Which clients to list, and how.
-#[derive(ClapArgs, Debug, Default)]
-pub(super) struct Selection {
-    /// Of every namespace
-    #[arg(short = 'A', long)]
-    pub all_namespaces: bool,
-    /// Only those with these labels, such as team=a
-    #[arg(short = 'l', long, value_name = "LABELS")]
-    pub selector: Option<String>,
-    /// Print as this instead of a table
-    #[arg(short, long, value_enum)]
-    pub output: Option<ListFormat>,
-}
-
-/// The client to unregister.
-#[derive(ClapArgs, Debug, Default)]
-#[group(required = true, multiple = false, id = "which")]
-pub(super) struct Which {
-    /// Name of the ApiClient object
-    pub name: Option<String>,
-    /// Id the client logs in with
-    #[arg(long, value_name = "ID")]
-    pub client_id: Option<String>,
 }
 
 #[derive(Subcommand, Debug)]
@@ -252,21 +214,10 @@ mod tests {
             Args::try_parse_from(["kubectl-dcv", "clients", "-n", "a", "list", "--context", "b", "-A", "-owide"])
                 .unwrap();
         assert_eq!((args.connection.namespace.as_deref(), args.connection.context.as_deref()), (Some("a"), Some("b")));
-        let Command::Cluster(ClusterCommand::Clients(ClientsCommand::List(selection))) = args.command else {
+        let Command::Cluster(ClusterCommand::Clients(clients::Command::List(selection))) = args.command else {
             panic!("not a list")
         };
-        assert!(selection.all_namespaces && selection.output == Some(ListFormat::Wide));
-    }
-
-    #[test]
-    fn unregister_takes_a_name_or_an_id() {
-        let parse = |words: &[&str]| {
-            Args::try_parse_from(["kubectl-dcv", "clients", "unregister"].iter().chain(words))
-                .map_err(|e| e.exit_code())
-        };
-        assert!(parse(&["a"]).is_ok() && parse(&["--client-id", "b"]).is_ok());
-        assert_eq!(parse(&[]).err(), Some(2));
-        assert_eq!(parse(&["a", "--client-id", "b"]).err(), Some(2));
+        assert!(selection.all_namespaces && selection.shown.output == Some(ListFormat::Wide));
     }
 
     #[test]

@@ -22,7 +22,15 @@ pub(super) enum Error {
     #[error("no client with id \"{client_id}\" in namespace \"{namespace}\"")]
     NoSuchId { client_id: String, namespace: String },
     #[error("{command} needs the right to {right}")]
-    Right { command: &'static str, right: &'static str, status: Box<Status> },
+    Right { command: &'static str, right: String, status: Box<Status> },
+    #[error("{}", status_words(status))]
+    Hint { status: Box<Status>, hint: String },
+    #[error("the API server tells no version of the list, so it cannot be followed")]
+    NoVersion,
+    #[error("{server} is not Draining any more: somebody has opened or closed it meanwhile")]
+    DrainTakenBack { server: String },
+    #[error("not all of them are over after that time; they are still closing")]
+    NotOver,
     #[error("{} on {server} after that time; it stays Draining", counted(*.left))]
     NotDrained { server: String, left: usize },
     #[error("server {server} tells of no session {id} that no DcvSession stands for; see status.otherSessions")]
@@ -31,6 +39,12 @@ pub(super) enum Error {
     NotEnded { server: String, left: usize },
     #[error("interrupted")]
     Interrupted,
+    /// The usual end of what goes on for ever.
+    #[error("stopped")]
+    Stopped,
+    /// In words of its own.
+    #[error("{0}")]
+    Told(String),
     #[error("cannot read {file}")]
     Read { file: String, source: io::Error },
     #[error("cannot read {file}")]
@@ -57,14 +71,14 @@ impl Error {
     /// What the program exits with.
     pub(super) fn exit_code(&self) -> u8 {
         // As shells say that a program was ended by SIGINT.
-        if matches!(self, Self::Interrupted) { 130 } else { 1 }
+        if matches!(self, Self::Interrupted | Self::Stopped) { 130 } else { 1 }
     }
 }
 
 /// An answer of the API server to `command`, which needs `right`.
-pub(super) fn needs(command: &'static str, right: &'static str, error: kube::Error) -> Error {
+pub(super) fn needs(command: &'static str, right: impl Into<String>, error: kube::Error) -> Error {
     match error {
-        kube::Error::Api(status) if status.is_forbidden() => Error::Right { command, right, status },
+        kube::Error::Api(status) if status.is_forbidden() => Error::Right { command, right: right.into(), status },
         error => error.into(),
     }
 }
@@ -90,7 +104,13 @@ pub(super) fn words(error: &Error) -> String {
         | Error::NotDrained { .. }
         | Error::NoOtherSession { .. }
         | Error::NotEnded { .. }
+        | Error::NoVersion
+        | Error::DrainTakenBack { .. }
+        | Error::NotOver
+        | Error::Told(_)
         | Error::Interrupted => format!("error: {error}"),
+        Error::Stopped => String::new(),
+        Error::Hint { hint, .. } => format!("{error}; {hint}"),
         Error::Right { status, .. } => format!("error: {error}: {}", status.message),
         Error::Runtime(source) | Error::Output(source) | Error::Read { source, .. } => {
             format!("error: {error}: {source}")

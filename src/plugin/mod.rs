@@ -3,37 +3,48 @@
 //! It acts with the rights of the person who calls it, and needs nothing in the cluster but our definitions; the commands
 //! of `broker` need no cluster at all. Data goes to stdout, talk and errors to stderr, in kubectl's words.
 
+mod age;
 mod args;
 mod broker;
+mod change;
 mod clients;
 mod connect;
 mod connection;
+mod create;
 mod error;
 mod explain;
 mod keys;
+mod listing;
+mod manifest;
 #[cfg(test)]
 mod mock;
+mod near;
+mod permissions;
 mod print;
 mod servers;
+mod sessions;
 mod table;
+mod voice;
 
 use std::ffi::OsString;
 use std::future::Future;
 use std::io;
+use std::io::IsTerminal;
 use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use jiff::Timestamp;
 use tokio::signal::unix::SignalKind;
 use tokio::signal::unix::signal;
 
 use args::Args;
-use args::ClientsCommand;
 use args::ClusterCommand;
 use args::Command;
 use args::ConnectionArgs;
 use args::KeysCommand;
 use error::Error;
+use voice::Voice;
 
 /// What a command has to say once it is done.
 #[derive(Debug, Default, PartialEq)]
@@ -78,7 +89,10 @@ fn run_on_cluster(connection: &ConnectionArgs, command: ClusterCommand) -> ExitC
         Ok(false) => ExitCode::SUCCESS,
         Ok(true) => ExitCode::FAILURE,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "{}", error::words(&error));
+            let words = error::words(&error);
+            if !words.is_empty() {
+                let _ = writeln!(io::stderr(), "{words}");
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -86,22 +100,29 @@ fn run_on_cluster(connection: &ConnectionArgs, command: ClusterCommand) -> ExitC
 
 async fn answer(connection: &ConnectionArgs, command: ClusterCommand) -> Result<Answer, Error> {
     let (client, namespace) = connection::client(connection).await?;
+    let (mut out, mut talk) = (io::stdout(), io::stderr());
+    let mut voice = Voice { out: &mut out, talk: &mut talk };
+    let (voice, stop) = (&mut voice, interrupted());
     match command {
+        ClusterCommand::Sessions(wanted) => sessions::show(&client, &namespace, &wanted, voice, now, stop).await,
+        ClusterCommand::Create(wanted) => create::create(&client, &namespace, &wanted, voice, stop).await,
+        ClusterCommand::CloseSession(wanted) => sessions::close(&client, &namespace, &wanted, voice, stop).await,
+        ClusterCommand::Permissions(wanted) => {
+            permissions::permissions(&client, &namespace, &wanted, &permissions::editor()).await
+        }
         ClusterCommand::Explain(question) => explain::explain(client, &namespace, &question).await,
-        ClusterCommand::Clients(ClientsCommand::Register(registration)) => {
-            clients::register(client, &namespace, &registration).await
-        }
-        ClusterCommand::Clients(ClientsCommand::List(selection)) => clients::list(client, &namespace, &selection).await,
-        ClusterCommand::Clients(ClientsCommand::Unregister(which)) => {
-            clients::unregister(client, &namespace, &which).await
-        }
+        ClusterCommand::Clients(command) => clients::run(client, &namespace, &command, voice, now, stop).await,
         ClusterCommand::Keys(KeysCommand::Renew(renewal)) => keys::renew(client, &renewal).await,
         ClusterCommand::Server(command) => {
-            let (mut out, mut talk) = (io::stdout(), io::stderr());
-            let mut voice = servers::Voice { out: &mut out, talk: &mut talk };
-            servers::run(client, &command, &mut voice, interrupted()).await
+            let around = servers::Surroundings { clock: now, is_terminal: io::stdout().is_terminal() };
+            servers::run(client, &command, voice, around, stop).await
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the plugin's clock is chosen")]
+fn now() -> Timestamp {
+    Timestamp::now()
 }
 
 /// Ends when somebody presses Ctrl-C or ends the program. Counts from this call on: what comes before it is awaited is not

@@ -1,13 +1,18 @@
 //! Data as text.
 
 use serde::Serialize;
+use serde_json::ser::PrettyFormatter;
+use serde_json::ser::Serializer;
 
 use super::error::Error;
 
-/// As JSON, with a line end.
+/// As JSON with kubectl's own indentation, and with a line end.
 pub(super) fn json(value: &impl Serialize) -> Result<String, Error> {
-    let text = serde_json::to_string_pretty(value).map_err(kube::Error::SerdeError)?;
-    Ok(text + "\n")
+    let mut text = Vec::new();
+    let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
+    value.serialize(&mut serializer).map_err(kube::Error::SerdeError)?;
+    text.push(b'\n');
+    Ok(String::from_utf8(text).expect("JSON is text"))
 }
 
 /// As YAML.

@@ -4,10 +4,8 @@
 //! the controller knows, its settings, is taken to be as by default.
 
 mod fleet;
-mod manifest;
 mod verdict;
 
-use kube::Api;
 use kube::Client;
 
 use crate::api::DcvSession;
@@ -16,9 +14,11 @@ use super::Answer;
 use super::args::Question;
 use super::args::TextFormat;
 use super::error::Error;
+use super::manifest;
+use super::manifest::Manifest;
+use super::near;
 use super::print;
 use fleet::Fleet;
-use manifest::Manifests;
 use verdict::Verdict;
 use verdict::Verdicts;
 
@@ -33,9 +33,11 @@ struct Subject {
 
 /// Answers what becomes of a session, or of each of those in files.
 pub(super) async fn explain(client: Client, namespace: &str, question: &Question) -> Result<Answer, Error> {
-    let Manifests { subjects, mut remarks } = match &question.subject.session {
-        Some(name) => applied(&client, namespace, name).await?.into(),
-        None => manifest::read(&question.subject.filename, namespace)?,
+    let (subjects, mut remarks) = if let Some(name) = &question.subject.session {
+        (vec![applied(&client, namespace, name).await?], Vec::new())
+    } else {
+        let found = manifest::read(&question.subject.filename, namespace)?;
+        (found.sessions.into_iter().map(Subject::from).collect(), found.remarks)
     };
     let mut fleet = Fleet::read(&client, &subjects).await?;
     remarks.append(&mut fleet.remarks);
@@ -52,16 +54,14 @@ pub(super) async fn explain(client: Client, namespace: &str, question: &Question
     })
 }
 
-/// The session of this name, which may stand behind a kind, as `kubectl get -o name` prints it.
 async fn applied(client: &Client, namespace: &str, name: &str) -> Result<Subject, Error> {
-    let name = name.rsplit('/').next().unwrap_or(name);
-    let session = Api::<DcvSession>::namespaced(client.clone(), namespace).get(name).await?;
+    let session = near::session(client, namespace, name).await?;
     Ok(Subject { namespace: namespace.to_owned(), session, is_applied: true })
 }
 
-impl From<Subject> for Manifests {
-    fn from(subject: Subject) -> Self {
-        Self { subjects: vec![subject], remarks: Vec::new() }
+impl From<Manifest> for Subject {
+    fn from(manifest: Manifest) -> Self {
+        Self { namespace: manifest.namespace, session: manifest.session, is_applied: false }
     }
 }
 

@@ -1,4 +1,5 @@
-//! The command line of the commands for one server, in the words of `kubectl cordon` and `kubectl drain`.
+//! The command line of the commands for servers. A server is opened and closed, as Session Manager calls it; `kubectl`'s words
+//! for that, cordon and uncordon, are other names of the same commands. `drain` is as in kubectl.
 
 use std::time::Duration;
 
@@ -9,21 +10,40 @@ use clap::Subcommand;
 use super::super::args::DataFormat;
 use super::super::args::duration;
 
-/// A command for one server.
+/// A command for servers.
 #[derive(Subcommand, Debug)]
 pub enum Command {
-    /// Let a server take no more sessions; those on it go on
-    Cordon(Which),
-    /// Let a server take sessions again, closed or drained as it may be
-    #[command(visible_alias = "undrain")]
-    Uncordon(Which),
+    /// List servers, or tell everything of one
+    #[command(visible_alias = "server", after_help = super::list::HELP)]
+    Servers(Box<super::list::Servers>),
+    /// Show what servers have to do: load, memory, sessions, cards
+    #[command(after_help = super::top::HELP)]
+    Top(super::top::Top),
+    /// Let servers take no more sessions; those on them go on
+    #[command(
+        visible_alias = "cordon",
+        after_help = "Running sessions stay; to have them ended too, drain the server. One that is being drained is closed \
+                            already, and goes on draining. A single session is closed by kubectl dcv close-session, or deleted.\n\n\
+                            Exit code: 0 they are closed; 1 one is not, and it says why.\n\n\
+                            Examples:\n  kubectl dcv close gpu-7\n  kubectl dcv close gpu-7 gpu-8"
+    )]
+    Close(Which),
+    /// Let servers take sessions again, closed or drained as they may be
+    #[command(
+        visible_aliases = ["uncordon", "undrain"],
+        after_help = "Of a server that was being drained it says so: its sessions are ended no more, and whoever waits for the \
+                            drain is told that it was taken back.\n\n\
+                            Exit code: 0 they are open; 1 one is not, and it says why.\n\n\
+                            Example:\n  kubectl dcv open gpu-7"
+    )]
+    Open(Which),
     /// Let a server take no more sessions, and wait until nothing is on it
     #[command(
         after_help = "Sessions end by themselves or, with --grace-period, when it is over: then they are closed and \
                             finish as Expired. What was started by hand, and what no session stands for, is never ended \
                             by a drain: end it with kubectl dcv end, or do not wait for it.\n\n\
                             Run it again to see what is left. Interrupted or out of time, the server stays Draining; \
-                            kubectl dcv uncordon takes that back.\n\n\
+                            kubectl dcv open takes that back.\n\n\
                             Exit code: 0 nothing is left, or it was not to wait; 1 something is, or it failed; 130 interrupted.\n\n\
                             Examples:\n  kubectl dcv drain gpu-7\n  kubectl dcv drain gpu-7 --grace-period 30m --timeout 1h\n  \
                             kubectl dcv drain gpu-7 --dry-run -o json"
@@ -32,7 +52,7 @@ pub enum Command {
     /// End desktops that no session stands for: started by hand, or unclaimed
     #[command(
         after_help = "Their ids are in status.otherSessions of the server. A desktop that a DcvSession stands for is \
-                            ended by deleting that.\n\n\
+                            ended by deleting that, or by kubectl dcv close-session.\n\n\
                             It waits until they are gone from the host. Interrupted or out of time, it takes its request \
                             back, so that nothing is left that could end another desktop of the same id.\n\n\
                             Exit code: 0 they are gone; 1 not, or it failed; 130 interrupted.\n\n\
@@ -41,9 +61,17 @@ pub enum Command {
     End(End),
 }
 
-/// A server.
+/// Servers.
 #[derive(Args, Debug, Default)]
 pub struct Which {
+    /// Names of the servers
+    #[arg(value_name = "SERVER", required = true)]
+    pub servers: Vec<String>,
+}
+
+/// A server.
+#[derive(Args, Debug, Default)]
+pub struct One {
     /// Name of the DcvServer
     #[arg(value_name = "SERVER")]
     pub server: String,
@@ -53,7 +81,7 @@ pub struct Which {
 #[derive(Args, Debug)]
 pub struct Drain {
     #[command(flatten)]
-    pub which: Which,
+    pub which: One,
     /// How long its sessions may go on, such as 30m or 0; without it they are never ended, or as was said before
     #[arg(long, value_name = "TIME", value_parser = grace)]
     pub grace_period: Option<i32>,
@@ -77,7 +105,7 @@ pub struct Drain {
 impl Default for Drain {
     fn default() -> Self {
         Self {
-            which: Which::default(),
+            which: One::default(),
             grace_period: None,
             wait: true,
             timeout: Duration::ZERO,
@@ -92,7 +120,7 @@ impl Default for Drain {
 #[derive(Args, Debug, Default)]
 pub struct End {
     #[command(flatten)]
-    pub which: Which,
+    pub which: One,
     /// Their ids on the host
     #[arg(value_name = "ID", required = true)]
     pub ids: Vec<String>,

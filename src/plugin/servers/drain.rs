@@ -19,7 +19,6 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::LOOK_INTERVAL;
-use super::Voice;
 use super::args::Drain;
 use super::change;
 use super::qualified;
@@ -35,8 +34,10 @@ use crate::plugin::Answer;
 use crate::plugin::args::DataFormat;
 use crate::plugin::error::Error;
 use crate::plugin::error::needs;
+use crate::plugin::near;
 use crate::plugin::print;
 use crate::plugin::table;
+use crate::plugin::voice::Voice;
 
 /// What is on a server that is being drained.
 #[derive(Debug, PartialEq, Serialize)]
@@ -109,9 +110,8 @@ pub(super) async fn drain(
     stop: impl Future<Output = ()>,
 ) -> Result<Answer, Error> {
     let name = &wanted.which.server;
-    let servers = Api::<DcvServer>::all(client.clone());
     let look = async || {
-        let server = servers.get(name).await?;
+        let server = near::server(&client, name).await?;
         // After the server: see the top of the file.
         let here = ListParams::default().fields(&format!("status.serverName={name}"));
         let sessions = Api::<DcvSession>::all(client.clone()).list(&here).await;
@@ -125,7 +125,7 @@ pub(super) async fn drain(
         progress = look() => progress?,
     };
     if !wanted.dry_run {
-        let (_, changed) = change(&servers, name, |now| begin(now, wanted)).await?;
+        let (_, changed) = change("drain", &client, name, |now| begin(now, wanted)).await?;
         if wanted.output.is_none() {
             let already = if changed { "" } else { "already " };
             voice.say(&format!("{} {already}draining", qualified(name)))?;
@@ -173,6 +173,9 @@ async fn wait(
     let server = progress.server.clone();
     let end = (!wanted.timeout.is_zero()).then(|| Instant::now() + wanted.timeout);
     while !progress.drained {
+        if progress.placement != Some(Placement::Draining) {
+            return Err(Error::DrainTakenBack { server });
+        }
         let left = progress.sessions.iter().filter(|session| session.awaited).count();
         if end.is_some_and(|end| Instant::now() >= end) {
             return Err(Error::NotDrained { server, left });
@@ -183,7 +186,7 @@ async fn wait(
         };
         let next = tokio::select! {
             () = &mut stop => {
-                voice.remark(&format!("{server} stays Draining; kubectl dcv uncordon {server} takes that back"))?;
+                voice.remark(&format!("{server} stays Draining; kubectl dcv open {server} takes that back"))?;
                 return Err(Error::Interrupted);
             }
             next = next => next?,
@@ -340,7 +343,7 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::args::Which;
+    use super::super::args::One;
     use super::*;
     use crate::plugin::mock;
 
@@ -382,7 +385,7 @@ mod tests {
     }
 
     fn wanted(grace_period: Option<i32>) -> Drain {
-        Drain { which: Which { server: "gpu-7".into() }, grace_period, ..Drain::default() }
+        Drain { which: One { server: "gpu-7".into() }, grace_period, ..Drain::default() }
     }
 
     #[test]
@@ -471,7 +474,9 @@ team        old       cid     Unclaimed   0             <none>   old
                     "items": sessions});
                 return (200, list);
             }
-            (200, serde_json::to_value(server).unwrap())
+            let mut server = serde_json::to_value(server).unwrap();
+            seen.lock().unwrap().iter().for_each(|spec| mock::merge(&mut server["spec"], spec));
+            (200, server)
         });
         let (mut out, mut talk) = (Vec::new(), Vec::new());
         let answer = drain(client, wanted, &mut Voice { out: &mut out, talk: &mut talk }, stop).await;
@@ -513,7 +518,17 @@ team        old       cid     Unclaimed   0             <none>   old
         let stop = tokio::time::sleep(Duration::from_millis(50));
         let (answer, [_, talk], _) = run(&wanted(None), looks(), stop).await;
         assert!(matches!(answer, Err(Error::Interrupted)), "{answer:?}");
-        assert!(talk.contains("gpu-7 stays Draining; kubectl dcv uncordon gpu-7"), "{talk}");
+        assert!(talk.contains("gpu-7 stays Draining; kubectl dcv open gpu-7"), "{talk}");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_that_the_drain_was_taken_back() {
+        let desk = || vec![session("desk", &json!({}))];
+        let open = server(&json!({"spec": {"placement": null, "drainGraceSeconds": null}}));
+        let looks = vec![(server(&json!({})), desk()), (server(&json!({})), desk()), (open, desk())];
+        let (answer, _, sent) = run(&wanted(None), looks, std::future::pending()).await;
+        assert!(matches!(answer, Err(Error::DrainTakenBack { .. })), "{answer:?}");
+        assert_eq!(sent, [Value::Null; 0]);
     }
 
     #[tokio::test]

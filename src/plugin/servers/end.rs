@@ -13,13 +13,14 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::LOOK_INTERVAL;
-use super::Voice;
 use super::args::End;
 use super::change;
 use crate::api::DcvServer;
 use crate::api::server::OtherSession;
 use crate::plugin::Answer;
 use crate::plugin::error::Error;
+use crate::plugin::near;
+use crate::plugin::voice::Voice;
 
 /// Ends them, and returns once they are gone.
 pub(super) async fn end(
@@ -29,9 +30,9 @@ pub(super) async fn end(
     stop: impl Future<Output = ()>,
 ) -> Result<Answer, Error> {
     let server = &wanted.which.server;
-    let servers = Api::<DcvServer>::all(client);
+    let servers = Api::<DcvServer>::all(client.clone());
     let ids: BTreeSet<&str> = wanted.ids.iter().map(String::as_str).collect();
-    let found = servers.get(server).await?;
+    let found = near::server(&client, server).await?;
     for id in &ids {
         match find(&found, id) {
             Some(other) => voice.remark(&described(other))?,
@@ -40,13 +41,13 @@ pub(super) async fn end(
             None => return Err(Error::NoOtherSession { server: server.clone(), id: (*id).to_owned() }),
         }
     }
-    let asked = change(&servers, server, |now| with(now, &ids)).await;
+    let asked = change("end", &client, server, |now| with(now, &ids)).await;
     let gone = match asked {
         Ok(_) => wait(&servers, wanted, &ids, voice, stop).await,
         Err(error) => Err(error),
     };
     // Whatever came of it: a request whose answer was lost is there too.
-    let withdrawn = change(&servers, server, |now| without(now, &ids)).await;
+    let withdrawn = change("end", &client, server, |now| without(now, &ids)).await;
     gone?;
     withdrawn?;
     let lines: Vec<_> = ids.iter().map(|id| format!("session {id} on {server} ended\n")).collect();
@@ -126,13 +127,13 @@ mod tests {
 
     use serde_json::Value;
 
-    use super::super::args::Which;
+    use super::super::args::One;
     use super::*;
     use crate::plugin::mock;
 
     fn wanted(ids: &[&str]) -> End {
         End {
-            which: Which { server: "gpu-7".into() },
+            which: One { server: "gpu-7".into() },
             ids: ids.iter().map(|id| (*id).to_owned()).collect(),
             timeout: Duration::from_millis(300),
         }

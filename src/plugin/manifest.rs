@@ -1,4 +1,6 @@
 //! Sessions from files.
+//!
+//! Their text is kept as it is beside what we make of it, so that what is sent somewhere is what somebody wrote.
 
 use std::fs;
 use std::io;
@@ -7,15 +9,25 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-use super::Error;
-use super::Subject;
+use super::error::Error;
 use crate::api::DcvSession;
+
+/// A session of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Manifest {
+    /// Its namespace: its own, or that of the command.
+    pub namespace: String,
+    /// As it is understood.
+    pub session: DcvSession,
+    /// As it is written.
+    pub object: Value,
+}
 
 /// What was found in files.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Manifests {
     /// The sessions, in order.
-    pub subjects: Vec<Subject>,
+    pub sessions: Vec<Manifest>,
     /// What else there was to say.
     pub remarks: Vec<String>,
 }
@@ -28,7 +40,7 @@ pub(super) fn read(files: &[PathBuf], namespace: &str) -> Result<Manifests, Erro
         let text = text_of(path).map_err(|source| Error::Read { file: file.clone(), source })?;
         found.add(&file, &text, namespace)?;
     }
-    if found.subjects.is_empty() {
+    if found.sessions.is_empty() {
         let names: Vec<_> = files.iter().map(|path| name_of(path)).collect();
         return Err(Error::NoSession(names.join(", ")));
     }
@@ -70,9 +82,9 @@ impl Manifests {
             self.remarks.push(format!("left out: {} {}", word(&object["kind"]), word(&object["metadata"]["name"])));
             return Ok(());
         }
-        let session: DcvSession = serde_json::from_value(object)?;
+        let session: DcvSession = serde_json::from_value(object.clone())?;
         let namespace = session.metadata.namespace.clone().unwrap_or_else(|| namespace.to_owned());
-        self.subjects.push(Subject { namespace, session, is_applied: false });
+        self.sessions.push(Manifest { namespace, session, object });
         Ok(())
     }
 }
@@ -120,7 +132,7 @@ mod tests {
             format!("---\n{SESSION}metadata: {{name: a}}\n---\n# nothing\n---\n{named}---\n{other}---\n{list}\n");
         let found = read_text(&text).unwrap();
         let seen: Vec<_> =
-            found.subjects.iter().map(|it| (it.namespace.as_str(), it.session.spec.owner.as_str())).collect();
+            found.sessions.iter().map(|it| (it.namespace.as_str(), it.session.spec.owner.as_str())).collect();
         assert_eq!(seen, [("here", "ann"), ("there", "bob"), ("here", "cid")]);
         assert_eq!(found.remarks, ["left out: Namespace other"]);
     }

@@ -2,8 +2,12 @@
 //!
 //! The password is made here and only its hash leaves this process, so it can be shown just once.
 
-use http::HeaderValue;
-use http::header::ACCEPT;
+mod args;
+mod change;
+
+use std::future::Future;
+
+use jiff::Timestamp;
 use kube::Api;
 use kube::Client;
 use kube::ResourceExt;
@@ -11,29 +15,56 @@ use kube::api::DeleteParams;
 use kube::api::ListParams;
 use kube::api::PostParams;
 use kube::api::Preconditions;
-use kube::core::Request;
 use serde::Serialize;
 
 use crate::api::ApiClient;
 use crate::api::ApiClientSpec;
 use crate::api::client::Credential;
+use crate::api::conditions;
+use crate::api::conditions::ClientCondition;
 use crate::api::names;
+use crate::cluster::Clock;
 use crate::token::Password;
 
 use super::Answer;
+use super::age;
 use super::args::DataFormat;
-use super::args::ListFormat;
-use super::args::Registration;
-use super::args::Selection;
-use super::args::Which;
 use super::error::Error;
+use super::error::needs;
+use super::listing;
+use super::listing::Column;
+use super::listing::Listed;
+use super::listing::Query;
+use super::near;
 use super::print::json;
 use super::print::yaml;
-use super::table;
-use super::table::Table;
+use super::voice::Voice;
+pub use args::Command;
+use args::Departing;
+use args::Registration;
+use args::Selection;
+
+/// Does what `command` says.
+pub(super) async fn run(
+    client: Client,
+    namespace: &str,
+    command: &Command,
+    voice: &mut Voice<'_>,
+    clock: Clock,
+    stop: impl Future<Output = ()>,
+) -> Result<Answer, Error> {
+    match command {
+        Command::Register(wanted) => register(client, namespace, wanted).await,
+        Command::Rotate(wanted) => change::rotate(&client, namespace, wanted, clock()).await,
+        Command::List(wanted) => list(&client, namespace, wanted, voice, clock, stop).await,
+        Command::Suspend(which) => change::suspend(&client, namespace, which, true).await,
+        Command::Resume(which) => change::suspend(&client, namespace, which, false).await,
+        Command::Unregister(which) => unregister(client, namespace, which).await,
+    }
+}
 
 /// Makes the client and answers with its id and password.
-pub(super) async fn register(client: Client, namespace: &str, wanted: &Registration) -> Result<Answer, Error> {
+async fn register(client: Client, namespace: &str, wanted: &Registration) -> Result<Answer, Error> {
     let api = Api::<ApiClient>::namespaced(client, namespace);
     let password = Password::generate();
     let object = ApiClient::new(
@@ -55,7 +86,10 @@ pub(super) async fn register(client: Client, namespace: &str, wanted: &Registrat
             let found = api.get_opt(&wanted.name).await?;
             found.filter(|found| found.spec.credentials == object.spec.credentials).ok_or(kube::Error::Api(status))?
         }
-        other => other?,
+        Err(error) => {
+            return Err(needs("clients register", format!("create apiclients in namespace {namespace}"), error));
+        }
+        Ok(created) => created,
     };
     Ok(Answer {
         data: credentials(&created, &password, wanted.output)?,
@@ -83,46 +117,67 @@ fn credentials(client: &ApiClient, password: &Password, format: Option<DataForma
     }
 }
 
-/// Answers with the clients of `namespace`, or of all.
-pub(super) async fn list(client: Client, namespace: &str, wanted: &Selection) -> Result<Answer, Error> {
-    let api = if wanted.all_namespaces {
-        Api::<ApiClient>::all(client.clone())
-    } else {
-        Api::namespaced(client.clone(), namespace)
-    };
-    let mut parameters = ListParams::default();
-    if let Some(selector) = &wanted.selector {
-        parameters = parameters.labels(selector);
+impl Listed for ApiClient {
+    const COLUMNS: &'static [Column] = &[
+        Column::new("NAME"),
+        Column::new("CLIENT-ID"),
+        Column::new("DISPLAY-NAME"),
+        Column::new("READY"),
+        Column::new("REASON"),
+        Column::clock("AGE"),
+        Column::wide("PASSWORDS"),
+        Column::wide("SUSPENDED"),
+        Column::wide("ALL-NAMESPACES"),
+        Column::wide("MANAGE-SERVERS"),
+    ];
+    const STATE: usize = 3;
+
+    fn cells(&self, now: Timestamp) -> Vec<String> {
+        let status = self.status.clone().unwrap_or_default();
+        let ready = conditions::find(&status.conditions, ClientCondition::Ready);
+        let spec = &self.spec;
+        vec![
+            self.name_any(),
+            self.client_id(),
+            spec.display_name.clone().unwrap_or_default(),
+            ready.map(|ready| ready.status.clone()).unwrap_or_default(),
+            ready.map(|ready| ready.reason.clone()).unwrap_or_default(),
+            age::since(self.metadata.creation_timestamp.as_ref(), now),
+            spec.credentials.len().to_string(),
+            spec.suspended.to_string(),
+            spec.all_namespaces.to_string(),
+            spec.manage_servers.to_string(),
+        ]
     }
-    let wide = match wanted.output {
-        Some(format @ (ListFormat::Json | ListFormat::Yaml | ListFormat::Name)) => {
-            let mut found = api.list(&parameters).await?;
-            found.items.iter_mut().for_each(|item| item.metadata.managed_fields = None);
-            let data = match format {
-                ListFormat::Json => json(&found)?,
-                ListFormat::Yaml => yaml(&found)?,
-                _ => found.iter().flat_map(|item| [RESOURCE, "/", &item.name_any(), "\n"].map(str::to_owned)).collect(),
-            };
-            return Ok(Answer { data, ..Answer::default() });
-        }
-        wide => wide == Some(ListFormat::Wide),
+}
+
+/// Shows the clients of `namespace`, or of all.
+async fn list(
+    client: &Client,
+    namespace: &str,
+    wanted: &Selection,
+    voice: &mut Voice<'_>,
+    clock: Clock,
+    stop: impl Future<Output = ()>,
+) -> Result<Answer, Error> {
+    let query = Query {
+        command: "clients list",
+        namespace: (!wanted.all_namespaces).then_some(namespace),
+        with_namespace: wanted.all_namespaces,
+        name: None,
+        fields: Vec::new(),
+        only: &|_: &ApiClient| true,
+        shown: &wanted.shown,
     };
-    let mut request = Request::new(api.resource_url()).list(&parameters).map_err(kube::Error::BuildRequest)?;
-    request.headers_mut().insert(ACCEPT, HeaderValue::from_static(table::ACCEPT));
-    let found: Table = client.request(request).await?;
-    if found.rows.is_empty() {
-        let place = if wanted.all_namespaces { String::new() } else { format!(" in {namespace} namespace") };
-        return Ok(Answer { talk: format!("No resources found{place}.\n"), ..Answer::default() });
-    }
-    Ok(Answer { data: found.render(wide, wanted.all_namespaces), ..Answer::default() })
+    listing::list(client, &query, voice, clock, stop).await
 }
 
 /// Deletes the client.
-pub(super) async fn unregister(client: Client, namespace: &str, which: &Which) -> Result<Answer, Error> {
+async fn unregister(client: Client, namespace: &str, which: &Departing) -> Result<Answer, Error> {
     let api = Api::<ApiClient>::namespaced(client, namespace);
     let mut parameters = DeleteParams::default();
     let name = match (&which.name, &which.client_id) {
-        (Some(name), _) => name.clone(),
+        (Some(name), _) => near::bare(name).to_owned(),
         (None, client_id) => {
             let client_id = client_id.clone().unwrap_or_default();
             let clients = api.list(&ListParams::default()).await?;
@@ -134,7 +189,9 @@ pub(super) async fn unregister(client: Client, namespace: &str, which: &Which) -
             found.name_any()
         }
     };
-    api.delete(&name, &parameters).await?;
+    let deleted = api.delete(&name, &parameters).await;
+    deleted
+        .map_err(|error| needs("clients unregister", format!("delete apiclients in namespace {namespace}"), error))?;
     Ok(Answer { data: format!("{} deleted from {namespace} namespace\n", qualified(&name)), ..Answer::default() })
 }
 
@@ -221,7 +278,7 @@ mod tests {
             assert_eq!(body["preconditions"]["uid"], "2");
             (200, json!({"kind": "Status", "status": "Success", "code": 200}))
         };
-        let by_id = |id: &str| Which { name: None, client_id: Some(id.into()) };
+        let by_id = |id: &str| Departing { name: None, client_id: Some(id.into()) };
         let answer = unregister(client(calls), "n", &by_id("2")).await.unwrap();
         assert_eq!(answer.data, "apiclient.dcv-operator.io \"b\" deleted from n namespace\n");
         let error = unregister(client(calls), "n", &by_id("1")).await.unwrap_err();
