@@ -51,6 +51,11 @@ impl Error {
         move |source| Self::Api { action, object, source: Box::new(source) }
     }
 
+    /// Whether the API server does not know who we are: our token has ended, or was revoked.
+    pub fn is_unauthorized(&self) -> bool {
+        self.status().is_some_and(|status| status.code == 401)
+    }
+
     /// The answer of the API server, where it gave one.
     pub fn status(&self) -> Option<&kube::core::Status> {
         match self {

@@ -200,8 +200,18 @@ impl ServerLease {
                         failures = 0;
                     }
                     Ok(Err(error)) => {
+                        let is_unauthorized = error.is_unauthorized();
                         let error = &error as &dyn std::error::Error;
-                        tracing::warn!(server, error, "Lease not renewed, trying again");
+                        if is_unauthorized {
+                            tracing::error!(
+                                server,
+                                error,
+                                "the API server does not accept our token: it was revoked, or has ended. On a host outside the cluster, \
+                                 kubectl dcv enroll makes a new one"
+                            );
+                        } else {
+                            tracing::warn!(server, error, "Lease not renewed, trying again");
+                        }
                         failures += 1;
                     }
                     Err(_) => failures += 1,

@@ -13,6 +13,8 @@ use super::clients;
 use super::connect::Connect;
 use super::create;
 use super::create::Create;
+use super::enroll;
+use super::enroll::Enroll;
 use super::permissions;
 use super::servers;
 use super::sessions;
@@ -94,6 +96,9 @@ pub(super) enum ClusterCommand {
     Keys(KeysCommand),
     #[command(flatten)]
     Server(servers::Command),
+    /// Let a host outside the cluster run sessions, or shut it out
+    #[command(after_help = enroll::HELP)]
+    Enroll(Box<Enroll>),
 }
 
 /// What to explain, and how.

@@ -16,15 +16,31 @@ use crate::api::names;
 use super::args::ConnectionArgs;
 use super::error::Error;
 
+/// A cluster, as somebody reaches it.
+pub(super) struct Cluster {
+    pub client: Client,
+    /// Namespace of requests.
+    pub namespace: String,
+    /// Where it is, and whom one is there.
+    pub config: Config,
+}
+
 /// A client for the cluster that the flags name, and the namespace of requests.
 pub(super) async fn client(args: &ConnectionArgs) -> Result<(Client, String), Error> {
+    let Cluster { client, namespace, .. } = cluster(args).await?;
+    Ok((client, namespace))
+}
+
+/// The cluster that the flags name.
+pub(super) async fn cluster(args: &ConnectionArgs) -> Result<Cluster, Error> {
     let mut config = config(args).await?;
     let namespace = args.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let agent = format!("{}/{}", names::PLUGIN, env!("CARGO_PKG_VERSION"));
     config.headers.push((USER_AGENT, HeaderValue::from_str(&agent).expect("name and version are plain text")));
     let timeout = if args.request_timeout.is_zero() { FOR_EVER } else { args.request_timeout };
-    let builder = ClientBuilder::try_from(config).map_err(|source| Error::Client(Box::new(source)))?;
-    Ok((builder.with_layer(&TimeoutLayer::new(timeout)).build(), namespace))
+    let builder = ClientBuilder::try_from(config.clone()).map_err(|source| Error::Client(Box::new(source)))?;
+    let client = builder.with_layer(&TimeoutLayer::new(timeout)).build();
+    Ok(Cluster { client, namespace, config })
 }
 
 /// Ten years: a timer that never ends.

@@ -11,6 +11,7 @@ mod clients;
 mod connect;
 mod connection;
 mod create;
+mod enroll;
 mod error;
 mod explain;
 mod keys;
@@ -99,7 +100,7 @@ fn run_on_cluster(connection: &ConnectionArgs, command: ClusterCommand) -> ExitC
 }
 
 async fn answer(connection: &ConnectionArgs, command: ClusterCommand) -> Result<Answer, Error> {
-    let (client, namespace) = connection::client(connection).await?;
+    let connection::Cluster { client, namespace, config } = connection::cluster(connection).await?;
     let (mut out, mut talk) = (io::stdout(), io::stderr());
     let mut voice = Voice { out: &mut out, talk: &mut talk };
     let (voice, stop) = (&mut voice, interrupted());
@@ -117,6 +118,7 @@ async fn answer(connection: &ConnectionArgs, command: ClusterCommand) -> Result<
             let around = servers::Surroundings { clock: now, is_terminal: io::stdout().is_terminal() };
             servers::run(client, &command, voice, around, stop).await
         }
+        ClusterCommand::Enroll(wanted) => enroll::enroll(&client, &config, &wanted, voice, stop).await,
     }
 }
 
