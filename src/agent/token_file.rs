@@ -104,6 +104,10 @@ async fn step(client: &Client, path: &Path, now: Timestamp) -> Result<Duration, 
     let not_a_token = || TokenFileError::NotAToken(path.display().to_string());
     let text = fs::read_to_string(path).map_err(fault("read"))?;
     let claims = parse(&text).ok_or_else(not_a_token)?;
+    if text.trim() != text {
+        // The client takes the file as it is, and an editor's line end for a part of the token.
+        replace(path, text.trim()).map_err(fault("write"))?;
+    }
     let wait = wait(&claims, now);
     if !wait.is_zero() {
         return Ok(wait);
@@ -214,6 +218,18 @@ mod tests {
         );
         assert_eq!(step(&client, &path, now).await.unwrap(), Duration::from_hours(12));
         assert_eq!(calls.take(), [], "a good token is left alone");
+    }
+
+    #[tokio::test]
+    async fn a_line_end_is_no_part_of_a_token() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("token");
+        let now = mock::clock();
+        let good = token(now.as_second(), now.as_second() + 86_400);
+        fs::write(&path, format!("{good}\n")).unwrap();
+        let (client, calls) = mock::client(|_, _, _| panic!("a good token is left alone"));
+        step(&client, &path, now).await.unwrap();
+        assert_eq!((fs::read_to_string(&path).unwrap(), calls.take().len()), (good, 0));
     }
 
     #[test]

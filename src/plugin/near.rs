@@ -79,7 +79,7 @@ fn with_hint(error: kube::Error, hint: String) -> Error {
 
 /// The names that are like this one, the likest first.
 fn nearest<'a>(name: &str, names: &'a [String]) -> Vec<&'a str> {
-    let limit = (name.chars().count() / 3).max(1);
+    let limit = name.chars().count().div_ceil(3).max(1);
     let rank = |other: &str| match distance(name, other) {
         steps if steps <= limit => Some(steps),
         // The rest of a longer name was left away.
