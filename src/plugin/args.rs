@@ -10,18 +10,22 @@ use clap::ValueEnum;
 
 use super::broker;
 use super::clients;
+use super::completion;
+use super::completion::Completion;
 use super::connect::Connect;
 use super::create;
 use super::create::Create;
 use super::enroll;
 use super::enroll::Enroll;
 use super::permissions;
+use super::screenshot;
+use super::screenshot::Screenshot;
 use super::servers;
 use super::sessions;
 use super::sessions::Closing;
 use super::sessions::Sessions;
 
-/// Remote-desktop sessions of a cluster, beyond what manifests say
+/// Remote-desktop sessions of a cluster: look, create, follow, connect, and what administrators do with servers and clients
 #[derive(Parser, Debug)]
 #[command(name = "kubectl-dcv", bin_name = "kubectl dcv", version, max_term_width = 100)]
 pub(super) struct Args {
@@ -54,11 +58,17 @@ pub(super) struct ConnectionArgs {
 pub(super) enum Command {
     #[command(flatten)]
     Cluster(ClusterCommand),
-    #[command(flatten)]
-    Broker(broker::Call),
     /// Print the address that opens a session's desktop, open it, or show the desktop in a VNC viewer
     #[command(after_help = super::connect::HELP)]
     Connect(Connect),
+    /// Show what is on a session's screen, or write it to a file
+    #[command(after_help = screenshot::HELP)]
+    Screenshot(Screenshot),
+    #[command(flatten)]
+    Broker(broker::Call),
+    /// Print what makes a shell complete this command's words
+    #[command(after_help = completion::HELP)]
+    Completion(Completion),
 }
 
 /// A command that asks the API server.
@@ -88,17 +98,17 @@ pub(super) enum ClusterCommand {
                             Examples:\n  kubectl dcv explain render -n team-a\n  \
                             kubectl dcv explain -f session.yaml -o json")]
     Explain(Question),
+    #[command(flatten)]
+    Server(servers::Command),
+    /// Let a host outside the cluster run sessions, or shut it out
+    #[command(after_help = enroll::HELP)]
+    Enroll(Box<Enroll>),
     /// Clients of the REST API
     #[command(subcommand)]
     Clients(clients::Command),
     /// Keys that tokens are signed with
     #[command(subcommand)]
     Keys(KeysCommand),
-    #[command(flatten)]
-    Server(servers::Command),
-    /// Let a host outside the cluster run sessions, or shut it out
-    #[command(after_help = enroll::HELP)]
-    Enroll(Box<Enroll>),
 }
 
 /// What to explain, and how.
@@ -128,6 +138,7 @@ pub(super) enum KeysCommand {
     #[command(after_help = "Tokens signed with an older key stay good until they end, unless --revoke is given: then \
                             every token of these kinds is refused at once, and its holder must get a new one.\n\n\
                             It takes the right to patch the ConfigMap dcv-public-keys, and none on Secrets.\n\n\
+                            Exit code: 0 they sign; 1 not within a minute, or it failed.\n\n\
                             Example, after a key became known:\n  kubectl dcv keys renew --revoke")]
     Renew(KeyRenewal),
 }

@@ -8,6 +8,7 @@ mod args;
 mod broker;
 mod change;
 mod clients;
+mod completion;
 mod connect;
 mod connection;
 mod create;
@@ -22,6 +23,7 @@ mod mock;
 mod near;
 mod permissions;
 mod print;
+mod screenshot;
 mod servers;
 mod sessions;
 mod table;
@@ -34,6 +36,7 @@ use std::io::IsTerminal;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 use clap::Parser;
 use jiff::Timestamp;
 use tokio::signal::unix::SignalKind;
@@ -46,6 +49,11 @@ use args::ConnectionArgs;
 use args::KeysCommand;
 use error::Error;
 use voice::Voice;
+
+/// The command line, for who describes it.
+pub fn command() -> clap::Command {
+    Args::command()
+}
 
 /// What a command has to say once it is done.
 #[derive(Debug, Default, PartialEq)]
@@ -61,6 +69,10 @@ struct Answer {
 /// Runs the command line `arguments`, the program's name first: 0 when done, 1 when it failed or the answer
 /// is a no, 2 when it is not understood, 130 when it was interrupted. Commands that ask a broker have exit codes of their own.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.into_iter().collect();
+    if let Some(words) = completion::asked(&arguments) {
+        return completion::complete(&words);
+    }
     let args = match Args::try_parse_from(arguments) {
         Ok(args) => args,
         Err(help_or_error) => {
@@ -80,6 +92,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             broker::run(&broker, &call, limit)
         }
         Command::Connect(wanted) => connect::run(&connection, &broker, &wanted),
+        Command::Screenshot(wanted) => screenshot::run(&connection, &broker, &wanted),
+        Command::Completion(wanted) => completion::print(&wanted),
     }
 }
 

@@ -18,6 +18,7 @@ use serde_json::Value;
 
 pub use args::Call;
 pub use args::GetSessionConnectionData;
+pub use args::GetSessionScreenshots;
 pub use args::Options;
 use call::Caller;
 use config::Environment;

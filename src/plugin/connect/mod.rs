@@ -28,8 +28,8 @@ use super::connection;
 use super::error;
 use super::error::needs;
 use super::interrupted;
+use super::near;
 use crate::api::DcvServer;
-use crate::api::DcvSession;
 use crate::cluster::pinned::Peer;
 use crate::wire::GetSessionConnectionDataResponse;
 use bridge::Desktop;
@@ -184,11 +184,7 @@ impl Target {
             return Ok(Self { id: id.clone(), user, server: None });
         }
         let (client, namespace) = connection::client(connection).await?;
-        let name = wanted.session.as_deref().unwrap_or_default();
-        // It may stand behind a kind, as `kubectl get -o name` prints it.
-        let name = name.rsplit('/').next().unwrap_or(name);
-        let session = Api::<DcvSession>::namespaced(client.clone(), &namespace).get(name).await;
-        let session = session.map_err(error::Error::from)?;
+        let session = near::session(&client, &namespace, wanted.session.as_deref().unwrap_or_default()).await?;
         Ok(Self {
             id: session.id().to_owned(),
             user: wanted.user.clone().unwrap_or_else(|| session.spec.owner.clone()),
