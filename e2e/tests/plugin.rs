@@ -105,7 +105,7 @@ async fn a_session_from_its_creation_to_its_end() {
     let again = ["create", "desk", "--owner", "ann", "-ojson"];
     assert_eq!(person.dcv(&again).await.json()["status"]["state"], "READY");
     let other = person.dcv(&["create", "desk", "--owner", "bob"]).await;
-    assert!(other.code == Some(1) && other.said.contains("asks for something else: owner differ"), "{other:?}");
+    assert!(other.code == Some(1) && other.said.contains("asks for something else: owner differs"), "{other:?}");
     let typo = person.dcv(&["create", "typo", "--owner", "ann", "--requirements", "tag:pool ="]).await;
     assert_eq!(typo.code, Some(0), "the controller says what is wrong with it: {typo:?}");
     let strict = person.file(

@@ -173,6 +173,13 @@ fn strict(mut request: http::Request<Vec<u8>>) -> http::Request<Vec<u8>> {
 /// Whether the session that is there is the one that is wanted; else what is in the way.
 fn compare(there: &DcvSession, wanted: &Value) -> Result<(), String> {
     let name = there.name_any();
+    if there.metadata.deletion_timestamp.is_some() {
+        return Err(format!("session {name} is there and being deleted; try again when it is gone"));
+    }
+    if there.is_finished() {
+        let state = there.shown_state().as_str();
+        return Err(format!("session {name} is there and over ({state}); delete it first: kubectl delete dcvs {name}"));
+    }
     let found = serde_json::to_value(&there.spec).map_err(|error| error.to_string())?;
     // By way of our types, so that what is left out is what it is by default.
     let wanted: DcvSession = serde_json::from_value(wanted.clone()).map_err(|error| error.to_string())?;
@@ -182,17 +189,11 @@ fn compare(there: &DcvSession, wanted: &Value) -> Result<(), String> {
     fields.retain(|field| found.get(field) != wanted.get(field));
     fields.sort_unstable();
     fields.dedup();
-    if there.metadata.deletion_timestamp.is_some() {
-        return Err(format!("session {name} is there and being deleted; try again when it is gone"));
+    match fields.as_slice() {
+        [] => Ok(()),
+        [field] => Err(format!("session {name} is there and asks for something else: {field} differs")),
+        fields => Err(format!("session {name} is there and asks for something else: {} differ", fields.join(", "))),
     }
-    if !fields.is_empty() {
-        return Err(format!("session {name} is there and asks for something else: {} differ", fields.join(", ")));
-    }
-    if there.is_finished() {
-        let state = there.shown_state().as_str();
-        return Err(format!("session {name} is there and over ({state}); delete it first: kubectl delete dcvs {name}"));
-    }
-    Ok(())
 }
 
 async fn look_again(client: &Client, object: &Value) -> Result<Value, Error> {

@@ -208,7 +208,7 @@ async fn a_name_makes_it_repeatable() {
     assert_eq!(other.error(), "error: session desk is there and asks for something else: owner, priority differ");
     let going = json!({"metadata": {"deletionTimestamp": "2026-11-28T04:00:00Z"}});
     assert!(run(&again, taken(going)).await.error().contains("being deleted"));
-    let over = json!({"status": {"state": "DELETED", "conditions": [{"type": "Finished", "status": "True",
+    let over = json!({"spec": {"permissions": "changed since"}, "status": {"state": "DELETED", "conditions": [{"type": "Finished", "status": "True",
         "reason": "Closed", "message": "", "lastTransitionTime": "2026-11-28T04:00:00Z"}]}});
     let error = run(&again, taken(over)).await.error();
     assert!(error.contains("over (DELETED); delete it first: kubectl delete dcvs desk"), "{error}");
