@@ -69,6 +69,9 @@ pub(in crate::plugin) struct Enroll {
     /// Namespace the operator is installed in
     #[arg(long, value_name = "NAME", default_value = "dcv-system")]
     pub operator_namespace: String,
+    /// Namespace of the accounts of its hosts
+    #[arg(long, value_name = "NAME", default_value = names::HOSTS_NAMESPACE)]
+    pub hosts_namespace: String,
     /// Shut the host out: no token of it is good any more
     #[arg(long)]
     pub revoke: bool,

@@ -20,7 +20,7 @@ pub(super) struct Host {
     /// Name of its server, and of its account.
     pub server: String,
     /// Namespace of its account.
-    pub hosts_namespace: &'static str,
+    pub hosts_namespace: String,
     /// Namespace of the operator.
     pub operator_namespace: String,
     /// Address of the API server.
@@ -223,7 +223,7 @@ mod tests {
     fn host() -> Host {
         Host {
             server: "host-lab7".into(),
-            hosts_namespace: "dcv-hosts",
+            hosts_namespace: "dcv-hosts".into(),
             operator_namespace: "dcv-system".into(),
             api_server: "https://api.example:6443".into(),
             tls_server_name: None,

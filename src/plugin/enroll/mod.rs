@@ -68,7 +68,7 @@ async fn add(client: &Client, config: &Config, wanted: &Enroll, voice: &mut Voic
     reach.remarks.iter().try_for_each(|remark| voice.remark(remark))?;
     let host = Host {
         server: wanted.server(),
-        hosts_namespace: names::HOSTS_NAMESPACE,
+        hosts_namespace: wanted.hosts_namespace.clone(),
         operator_namespace: wanted.operator_namespace.clone(),
         api_server: reach.address,
         tls_server_name: reach.tls_server_name,
@@ -78,7 +78,7 @@ async fn add(client: &Client, config: &Config, wanted: &Enroll, voice: &mut Voic
         backend: wanted.backend,
         agent_args: wanted.agent_args.clone(),
     };
-    let is_new = make_account(client, &host.server, voice).await?;
+    let is_new = make_account(client, &host, voice).await?;
     if wanted.out.is_none() && !wanted.with_token {
         voice.remark(&without_token(wanted, &host))?;
         return Ok(Answer { data: host.script_with_files(None), ..Answer::default() });
@@ -97,20 +97,21 @@ async fn add(client: &Client, config: &Config, wanted: &Enroll, voice: &mut Voic
 }
 
 /// The account and the Secret that its tokens are bound to. Whether the Secret is new, so that no token is older.
-async fn make_account(client: &Client, server: &str, voice: &mut Voice<'_>) -> Result<bool, Error> {
+async fn make_account(client: &Client, host: &Host, voice: &mut Voice<'_>) -> Result<bool, Error> {
+    let Host { server, hosts_namespace: namespace, .. } = host;
     let metadata = json!({"name": server, "labels": {"app.kubernetes.io/part-of": "dcv-operator"}});
     // No pod runs with it.
     let account = json!({"metadata": metadata, "automountServiceAccountToken": false});
-    let is_new = make::<ServiceAccount>(client, "serviceaccounts", &account).await?;
+    let is_new = make::<ServiceAccount>(client, namespace, "serviceaccounts", &account).await?;
     let done = |is_new| if is_new { "created" } else { "unchanged" };
     voice.remark(&format!("serviceaccount/{server} {}", done(is_new)))?;
-    let is_new = make::<Secret>(client, "secrets", &json!({"metadata": metadata})).await?;
+    let is_new = make::<Secret>(client, namespace, "secrets", &json!({"metadata": metadata})).await?;
     voice.remark(&format!("secret/{server} {}", done(is_new)))?;
     Ok(is_new)
 }
 
 /// Whether it was not there.
-async fn make<K>(client: &Client, plural: &str, object: &serde_json::Value) -> Result<bool, Error>
+async fn make<K>(client: &Client, namespace: &str, plural: &str, object: &serde_json::Value) -> Result<bool, Error>
 where
     K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
         + Clone
@@ -120,19 +121,20 @@ where
 {
     let object: K = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
     let parameters = PostParams { field_manager: Some(names::PLUGIN.to_owned()), ..PostParams::default() };
-    match Api::<K>::namespaced(client.clone(), names::HOSTS_NAMESPACE).create(&parameters, &object).await {
+    match Api::<K>::namespaced(client.clone(), namespace).create(&parameters, &object).await {
         Ok(_) => Ok(true),
         Err(kube::Error::Api(status)) if status.is_already_exists() => Ok(false),
         Err(kube::Error::Api(status)) if status.is_not_found() => {
-            let hint = "is the operator installed in this cluster? Its manifests make that namespace".to_owned();
+            let hint = "is the operator installed in this cluster? Its chart and manifests make that namespace; --hosts-namespace names another".to_owned();
             Err(Error::Hint { status, hint })
         }
-        Err(error) => Err(needs(COMMAND, format!("create {plural} in namespace {}", names::HOSTS_NAMESPACE), error)),
+        Err(error) => Err(needs(COMMAND, format!("create {plural} in namespace {namespace}"), error)),
     }
 }
 
 /// A token bound to the Secret, and when it ends.
 async fn request_token(client: &Client, server: &str, wanted: &Enroll) -> Result<(String, String), Error> {
+    let namespace = &wanted.hosts_namespace;
     let secret = BoundObjectReference {
         api_version: Some("v1".to_owned()),
         kind: Some("Secret".to_owned()),
@@ -145,16 +147,16 @@ async fn request_token(client: &Client, server: &str, wanted: &Enroll) -> Result
         expiration_seconds: i64::try_from(wanted.token_lifetime.as_secs()).ok(),
     };
     let request = TokenRequest { spec, ..TokenRequest::default() };
-    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), names::HOSTS_NAMESPACE);
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), namespace);
     let answer = accounts.create_token_request(server, &PostParams::default(), &request).await;
-    let right = format!("create serviceaccounts/token in namespace {}", names::HOSTS_NAMESPACE);
+    let right = format!("create serviceaccounts/token in namespace {namespace}");
     let status = answer.map_err(|error| needs(COMMAND, right, error))?.status;
     let status = status.ok_or_else(|| Error::Told("the API server answered without a token".to_owned()))?;
     Ok((status.token, status.expiration_timestamp.0.to_string()))
 }
 
 fn without_token(wanted: &Enroll, host: &Host) -> String {
-    let (name, server, namespace) = (&wanted.host, &host.server, host.hosts_namespace);
+    let (name, server, namespace) = (&wanted.host, &host.server, &host.hosts_namespace);
     let (seconds, folder) = (wanted.token_lifetime.as_secs(), &host.folder);
     format!(
         "the script on standard output lacks the token, which goes into {folder}/{} on the host. Get one by\n  \

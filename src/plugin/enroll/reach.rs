@@ -11,7 +11,6 @@ use kube::Client;
 use kube::Config;
 
 use super::args::Enroll;
-use crate::api::names;
 use crate::plugin::error::Error;
 
 /// `ConfigMap` of every namespace with the cluster's own authorities, and its entry.
@@ -50,7 +49,7 @@ pub(super) async fn find(client: &Client, config: &Config, wanted: &Enroll) -> R
         None => of_config(config)?,
     };
     if reach.authorities.is_none() && config.accept_invalid_certs {
-        reach.authorities = Some(published(client).await?);
+        reach.authorities = Some(published(client, &wanted.hosts_namespace).await?);
     }
     Ok(reach)
 }
@@ -69,8 +68,8 @@ fn of_config(config: &Config) -> Result<Option<String>, Error> {
 }
 
 /// For those who do not check who the API server is: the host shall.
-async fn published(client: &Client) -> Result<String, Error> {
-    let api = Api::<ConfigMap>::namespaced(client.clone(), names::HOSTS_NAMESPACE);
+async fn published(client: &Client, namespace: &str) -> Result<String, Error> {
+    let api = Api::<ConfigMap>::namespaced(client.clone(), namespace);
     let found = api.get_opt(PUBLISHED).await?.and_then(|found| found.data?.remove(PUBLISHED_ENTRY));
     found.ok_or_else(|| {
         Error::Told(

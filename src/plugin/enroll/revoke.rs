@@ -22,7 +22,6 @@ use super::COMMAND;
 use super::args::Enroll;
 use crate::api::DcvServer;
 use crate::api::DcvSession;
-use crate::api::names;
 use crate::api::server::Placement;
 use crate::plugin::Answer;
 use crate::plugin::change;
@@ -40,8 +39,8 @@ pub(super) async fn revoke(client: &Client, wanted: &Enroll, voice: &mut Voice<'
     let server = wanted.server();
     // Before the host is shut out: its agent could not end what is left.
     let found = if wanted.purge { empty_server(client, &server, voice).await? } else { None };
-    let secrets = Api::<Secret>::namespaced(client.clone(), names::HOSTS_NAMESPACE);
-    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), names::HOSTS_NAMESPACE);
+    let secrets = Api::<Secret>::namespaced(client.clone(), &wanted.hosts_namespace);
+    let accounts = Api::<ServiceAccount>::namespaced(client.clone(), &wanted.hosts_namespace);
     if remove(&secrets, &server, "secrets").await? {
         voice.say(&format!("secret/{server} deleted"))?;
         voice.remark("in some seconds no token of this host is good any more; what runs there goes on")?;

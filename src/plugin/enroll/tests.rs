@@ -104,6 +104,21 @@ async fn a_host_gets_an_account_a_secret_and_a_token_bound_to_it() {
 }
 
 #[tokio::test]
+async fn an_installation_beside_another_has_hosts_of_its_own() {
+    let flags = ["--with-token", "--operator-namespace", "dcv-system-a", "--hosts-namespace", "dcv-hosts-a"];
+    let ran = run(&flags, fresh).await;
+    assert!(ran.calls.iter().all(|call| call.starts_with("POST /api/v1/namespaces/dcv-hosts-a/")), "{:?}", ran.calls);
+    let script = ran.data();
+    assert!(
+        script.contains("    namespace: dcv-hosts-a\n") && script.contains(" --namespace dcv-system-a "),
+        "{script}"
+    );
+    let flags = ["--revoke", "--hosts-namespace", "dcv-hosts-a"];
+    let ran = run(&flags, with_server(json!({}), vec![])).await;
+    assert_eq!(ran.calls, ["DELETE /api/v1/namespaces/dcv-hosts-a/secrets/host-lab7"]);
+}
+
+#[tokio::test]
 async fn run_again_it_makes_a_new_token_and_says_so() {
     let ran = run(&["--with-token", "--token-lifetime", "24h"], known).await;
     assert_eq!(ran.bodies[2]["spec"]["expirationSeconds"], json!(86_400));
