@@ -201,11 +201,25 @@ boot_node() {
   local folder=$nodes_dir/$1 command
   make_cgroup "$1"
   mkdir -p "$folder"
-  rm -f "$folder/booted"
+  rm -f "$folder/booted" "$folder/connected"
   mapfile -t -d '' command < <(joined "$1" unshare --mount --uts --net --propagation slave "$ROOT/hack/nodes/boot" "$folder" "node-$1")
   start_daemon "$(node_pid node "$1")" "$(node_log node "$1")" "${command[@]}"
   wait_for 20 "node-$1 to have its mounts" test -e "$folder/booted" || { show_log "$(node_log node "$1")"; die "node-$1 does not start"; }
   connect_node "$1"
+  : >"$folder/connected"
+}
+
+# node_is_whole NODE: whether it has its namespaces and its network. A start that was cut off leaves one that has not.
+node_is_whole() {
+  node_holder "$1" >/dev/null && [[ -e $nodes_dir/$1/connected ]]
+}
+
+# remove_cable NODE: the kernel takes it away with the node's network, but only a while after the last process.
+remove_cable() {
+  local cable
+  cable=$(node_cgroup "$1")
+  [[ ! -e /sys/class/net/$cable ]] || ip link delete "$cable" 2>/dev/null || true
+  [[ ! -e /sys/class/net/$cable ]]
 }
 
 connect_node() {
@@ -333,13 +347,13 @@ load_on() {
   done
 }
 
-# start_node NODE IMAGE…: everything of it. One that has lost its holder is ended first.
+# start_node NODE IMAGE…: everything of it. What is left of one that is not whole is ended first.
 start_node() {
   local node=$1 folder=$nodes_dir/$1
   shift
-  node_holder "$node" >/dev/null || end_node "$node"
+  node_is_whole "$node" || end_node "$node"
   write_node_files "$node"
-  node_holder "$node" >/dev/null || boot_node "$node"
+  node_is_whole "$node" || boot_node "$node"
   write_node_kubeconfig "$folder/kubelet.kubeconfig" "kubelet-$node" kubelet "$node"
   write_node_kubeconfig "$folder/kube-proxy.kubeconfig" kube-proxy kube-proxy "$node"
   start_containerd "$node"
@@ -370,6 +384,7 @@ end_node() {
   for daemon in kube-proxy containerd; do stop_daemon "$(node_pid "$daemon" "$1")" 5; done
   wait_for 20 "the processes of node-$1 to end" signal_all KILL "$1" || die "the processes of node-$1 do not end"
   wait_for 10 "the cgroup of node-$1 to go" remove_cgroup "$1" || die "the cgroup of node-$1 cannot be removed"
+  wait_for 10 "the cable of node-$1 to go" remove_cable "$1" || die "the cable of node-$1 cannot be removed"
   stop_daemon "$(node_pid node "$1")"
 }
 
