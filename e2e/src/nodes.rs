@@ -55,6 +55,34 @@ impl Nodes {
         if is_good { Ok(output) } else { Err(complaint) }
     }
 
+    /// kubectl as an administrator, yet to be run.
+    pub fn kubectl_command(&self, args: &[&str]) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(self.folder().join("bin/kubectl"));
+        command.env("KUBECONFIG", self.folder().join("kubeconfig")).args(args);
+        command
+    }
+
+    /// Runs `kubectl dcv` as an administrator and returns what it printed.
+    pub async fn kubectl_dcv(&self, args: &[&str]) -> String {
+        self.printed_by(&root().join("target/debug/kubectl-dcv"), args).await
+    }
+
+    /// Runs helm as an administrator and returns what it printed.
+    pub async fn helm(&self, args: &[&str]) -> String {
+        let folder = self.printed_by(&root().join("hack/modules/build"), &["helm", "helm"]).await;
+        self.printed_by(&Path::new(folder.trim()).join("helm"), args).await
+    }
+
+    async fn printed_by(&self, program: &Path, args: &[&str]) -> String {
+        let mut command = tokio::process::Command::new(program);
+        command.env("KUBECONFIG", self.folder().join("kubeconfig")).args(args).current_dir(root());
+        let output = command.output().await.unwrap_or_else(|error| panic!("{}: {error}", program.display()));
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{} {args:?}: {complaint}\n{printed}", program.display());
+        printed
+    }
+
     /// Pids of the control plane.
     pub fn control_plane(&self) -> Vec<i32> {
         let pids = fs::read_dir(self.folder().join("pids")).into_iter().flatten().flatten();
@@ -67,7 +95,7 @@ impl Nodes {
 pub fn remains(network: &str, folder: &Path) -> Vec<String> {
     let cgroup = format!("dcv{network}n");
     let processes = processes(network).into_iter().map(|process| format!("{} {}", process.pid, process.command));
-    let lines = |text: String, word: &str| -> Vec<String> {
+    let having = |text: String, word: &str| -> Vec<String> {
         text.lines().filter(|line| line.contains(word)).map(str::to_owned).collect()
     };
     let folder = folder.to_str().expect("the work tree has a plain path");
@@ -77,11 +105,11 @@ pub fn remains(network: &str, folder: &Path) -> Vec<String> {
     let namespaces = printed("ip", &["netns"]);
     let cgroups = printed("find", &["/sys/fs/cgroup", "-type", "d", "-name", &format!("{cgroup}*")]);
     processes
-        .chain(lines(mounts, folder))
-        .chain(lines(links, &format!("dcvbr{network}")))
-        .chain(lines(routes, &format!("10.{network}.")))
-        .chain(lines(namespaces, &cgroup))
-        .chain(lines(cgroups, &cgroup))
+        .chain(having(mounts, folder))
+        .chain(having(links, &format!("dcvbr{network}")))
+        .chain(having(routes, &format!("10.{network}.")))
+        .chain(having(namespaces, &cgroup))
+        .chain(having(cgroups, &cgroup))
         .collect()
 }
 

@@ -156,7 +156,9 @@ async fn a_kill_of_everything_is_followed_by_a_start_and_a_stop_leaves_nothing()
         let mut left = nodes.control_plane();
         left.extend(nodes::processes(&network).iter().map(|process| process.pid));
         left.retain(|pid| host::is_alive(*pid));
-        left.iter().for_each(|pid| host::signal(*pid, Signal::SIGKILL));
+        for pid in &left {
+            host::signal(*pid, Signal::SIGKILL);
+        }
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
