@@ -25,7 +25,8 @@ use crate::telemetry::watches;
 /// stream is there: one that falls silent makes the role unready.
 ///
 /// A namespace that we may not list has none of our objects as far as we are concerned: one that is deleted loses the
-/// Role that gave us the right, and the others must not wait for it.
+/// Role that gave us the right, and the others must not wait for it. To say so is a word of the API server's as well: it
+/// is not silent.
 pub fn events<K, B>(
     mut sources: Vec<Source<K>>,
     pauses: fn() -> B,
@@ -35,21 +36,29 @@ where
     B: Backoff + Send + Sync + 'static,
 {
     let follow = |(api, config): &Source<K>| watches::follow(api.resource_url(), config.field_selector.as_deref());
-    let following: Vec<_> = sources.iter().map(follow).collect();
-    let followed = move |_: &_| {
-        let _ = &following;
-    };
     if sources.len() == 1
-        && let Some((api, config)) = sources.pop()
+        && let Some(source) = sources.pop()
     {
-        return watcher(api, config).backoff(pauses()).inspect(followed).left_stream();
+        let following = follow(&source);
+        let followed = move |_: &_| {
+            let _ = &following;
+        };
+        return watcher(source.0, source.1).backoff(pauses()).inspect(followed).left_stream();
     }
     let mut merged = Merged::new(sources.len());
-    let watches = sources.into_iter().enumerate().map(|(number, (api, config))| {
-        watcher(api, config).backoff(pauses()).map(move |event| (number, event)).boxed()
+    let watches = sources.into_iter().enumerate().map(|(number, source)| {
+        let following = follow(&source);
+        let events = watcher(source.0, source.1).backoff(pauses()).map(move |event| (number, event));
+        events
+            .inspect(move |(_, event)| {
+                if is_refused(event) {
+                    following.hear();
+                }
+            })
+            .boxed()
     });
     let events = stream::select_all(watches).flat_map(move |(number, event)| stream::iter(merged.take(number, event)));
-    events.inspect(followed).right_stream()
+    events.right_stream()
 }
 
 /// Namespace and name.
@@ -147,13 +156,22 @@ fn is_withheld<T>(told: &Result<T, watcher::Error>) -> bool {
     matches!(told, Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.is_forbidden())
 }
 
+/// Whether the API server says that the list or the watch is not for us.
+fn is_refused<T>(told: &Result<T, watcher::Error>) -> bool {
+    is_withheld(told)
+        || matches!(told, Err(watcher::Error::WatchStartFailed(kube::Error::Api(status))) if status.is_forbidden())
+}
+
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::Api;
     use kube::core::Status;
+    use kube::runtime::watcher::DefaultBackoff;
     use serde_json::json;
 
     use super::*;
+    use crate::cluster::mock;
 
     fn object(name: &str, version: &str) -> ConfigMap {
         let (namespace, _) = name.split_once('-').unwrap();
@@ -176,6 +194,23 @@ mod tests {
         let rank = |word: &str| ["!", "init", "-", "+", ""].iter().position(|begin| word.starts_with(begin));
         words.sort_by_key(|word| (word == "done", rank(word), word.clone()));
         words.join(" ")
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_is_not_for_us_is_not_called_silent() {
+        let client = mock::client(|_, uri, _| match uri {
+            uri if uri.contains("/namespaces/refused/") => (403, mock::failure(403, "Forbidden")),
+            uri if uri.contains("watch=") => (mock::NEVER, json!(null)),
+            _ => (200, json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": "1"}, "items": []})),
+        });
+        let api = |namespace| Api::<DeserializeGuard<ConfigMap>>::namespaced(client.clone(), namespace);
+        let sources = ["refused", "given"].map(|namespace| (api(namespace), watcher::Config::default())).to_vec();
+        let [refused, given] = ["refused", "given"].map(|namespace| api(namespace).resource_url().to_owned());
+        let mut events = Box::pin(events(sources, DefaultBackoff::default));
+        let silence = |path: &str| watches::find(path, None).unwrap().silence();
+        assert!(silence(&given) <= silence(&refused), "it was followed later");
+        while !matches!(events.next().await, Some(Ok(Event::InitDone))) {}
+        assert!(silence(&refused) < silence(&given), "it was heard of since");
     }
 
     struct Test(Merged<ConfigMap>);

@@ -37,7 +37,14 @@ pub struct Watch {
 /// Follows a watch for as long as it is kept.
 #[derive(Debug)]
 pub struct Following {
-    _watch: Arc<Watch>,
+    watch: Arc<Watch>,
+}
+
+impl Following {
+    /// A word was heard that is none of the watch itself, such as that it is not for us.
+    pub fn hear(&self) {
+        self.watch.hear();
+    }
 }
 
 static WATCHES: LazyLock<Mutex<HashMap<String, Weak<Watch>>>> = LazyLock::new(Mutex::default);
@@ -48,7 +55,8 @@ impl Watch {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
-    fn silence(&self) -> Duration {
+    /// How long nothing was heard of it.
+    pub fn silence(&self) -> Duration {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner).elapsed()
     }
 }
@@ -59,12 +67,12 @@ pub fn follow(path: &str, fields: Option<&str>) -> Following {
     let mut watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
     watches.retain(|_, watch| watch.strong_count() > 0);
     if let Some(watch) = watches.get(&key).and_then(Weak::upgrade) {
-        return Following { _watch: watch };
+        return Following { watch };
     }
     let resource = path.rsplit('/').next().unwrap_or_default().to_owned();
     let watch = Arc::new(Watch { resource, heard: Mutex::new(Instant::now()) });
     watches.insert(key, Arc::downgrade(&watch));
-    Following { _watch: watch }
+    Following { watch }
 }
 
 /// The watch of `path`, if it is followed.
