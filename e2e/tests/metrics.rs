@@ -62,18 +62,19 @@ async fn a_session_shows_in_the_metrics_of_each_role_and_the_page_lists_them_all
     let rest = stand.rest().at(&stand.broker_urls()[0]).log_in().await.unwrap();
     assert_eq!(rest.post("/describeSessions", &json!({})).await.status, 200);
     let more = |text: &str, metric: &str, words: &[&str]| value(text, metric, words) - value(&before, metric, words);
-    let controller = eventually("the life to be counted", seconds(10), async || {
+    let controller = eventually("the life to be counted", seconds(30), async || {
         let text = scrape(&stand, "controller-1").await;
         let is_ready = more(&text, "dcv_session_time_to_ready_seconds_count", &["VIRTUAL"]) >= 1.0;
         let is_over = more(&text, "dcv_sessions_ended_total", &["Deleted"]) >= 1.0;
-        if is_ready && is_over { Ok(text) } else { Err(text) }
+        // What there is is counted every ten seconds.
+        let is_counted = value(&text, "dcv_agents_connected", &[]) > 19.9;
+        if is_ready && is_over && is_counted { Ok(text) } else { Err(text) }
     })
     .await;
     assert!(more(&controller, "dcv_placement_binds_total", &["\"bound\""]) >= 1.0);
     assert!(more(&controller, "controller_runtime_reconcile_total", &["session", "success"]) >= 1.0);
     assert!(more(&controller, "workqueue_adds_total", &["session"]) >= 1.0);
     assert!((value(&controller, "leader_election_master_status", &[]) - 1.0).abs() < 0.1);
-    assert!((value(&controller, "dcv_agents_connected", &[]) - 20.0).abs() < 0.1, "{controller}");
     assert!(value(&controller, "dcv_signing_key_rotation_timestamp_seconds", &["access"]) > 1.7e9);
     let broker = scrape(&stand, "broker-1").await;
     assert!(value(&broker, "http_request_duration_seconds_count", &["/describeSessions", "POST", "200"]) >= 1.0);
