@@ -12,6 +12,7 @@ mod completion;
 mod connect;
 mod connection;
 mod create;
+mod ending;
 mod enroll;
 mod error;
 mod explain;

@@ -25,6 +25,9 @@ use super::broker::Call;
 use super::broker::GetSessionConnectionData;
 use super::broker::Options;
 use super::connection;
+use super::ending;
+use super::ending::Fault;
+use super::ending::Origin;
 use super::error;
 use super::error::needs;
 use super::interrupted;
@@ -103,41 +106,20 @@ enum Error {
     Interrupted,
 }
 
-impl Error {
-    fn exit_code(&self) -> u8 {
+impl Fault for Error {
+    fn origin(&self) -> Origin<'_> {
         match self {
-            Self::Cluster(error) => error.exit_code(),
-            Self::Broker(error) => error.exit_code(),
-            Self::Interrupted => 130,
-            _ => 1,
-        }
-    }
-
-    fn words(&self) -> String {
-        match self {
-            Self::Cluster(error) => error::words(error),
-            other => format!("error: {other}"),
+            Self::Cluster(error) => Origin::Cluster(error),
+            Self::Broker(error) => Origin::Broker(error),
+            Self::Interrupted => Origin::Interrupted,
+            _ => Origin::Own,
         }
     }
 }
 
 /// Connects, and says how that went by the exit code.
 pub(super) fn run(connection: &ConnectionArgs, options: &Options, wanted: &Connect) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let done = runtime.map_err(|error| Error::Cluster(error::Error::Runtime(error))).and_then(|runtime| {
-        let done = runtime.block_on(connect(connection, options, wanted));
-        // A name that is still looked up would hold the end up.
-        runtime.shutdown_background();
-        done
-    });
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // There is nobody left to tell when this cannot be printed.
-            let _ = writeln!(io::stderr(), "{}", error.words());
-            ExitCode::from(error.exit_code())
-        }
-    }
+    ending::run(connect(connection, options, wanted))
 }
 
 async fn connect(connection: &ConnectionArgs, options: &Options, wanted: &Connect) -> Result<(), Error> {
