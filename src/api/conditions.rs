@@ -221,6 +221,12 @@ pub fn find(conditions: &[Condition], type_: impl Into<&'static str>) -> Option<
     conditions.iter().find(|condition| condition.type_ == type_)
 }
 
+/// The condition of this type, to be changed.
+pub fn find_mut(conditions: &mut [Condition], type_: impl Into<&'static str>) -> Option<&mut Condition> {
+    let type_ = type_.into();
+    conditions.iter_mut().find(|condition| condition.type_ == type_)
+}
+
 /// Whether the condition of this type is True.
 pub fn is_true(conditions: &[Condition], type_: impl Into<&'static str>) -> bool {
     find(conditions, type_).is_some_and(|condition| condition.status == "True")

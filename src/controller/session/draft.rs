@@ -111,9 +111,16 @@ impl<'a> Draft<'a> {
         self.state(SessionState::Unknown, None, Some(text))
     }
 
-    /// The same, for the current generation.
+    /// The same, for the current generation. How it ended is true of that too: who waits for a condition asks the condition
+    /// which generation it is of.
     pub fn observed(mut self) -> DcvSessionStatus {
-        self.status.observed_generation = self.session.metadata.generation;
+        let generation = self.session.metadata.generation;
+        for type_ in [SessionCondition::Finished, SessionCondition::Stalled] {
+            if let Some(condition) = conditions::find_mut(&mut self.status.conditions, type_) {
+                condition.observed_generation = generation;
+            }
+        }
+        self.status.observed_generation = generation;
         self.status
     }
 

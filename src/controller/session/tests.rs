@@ -545,12 +545,23 @@ fn a_finished_session_lives_as_long_as_it_is_told() {
 #[test]
 fn a_new_time_to_live_is_observed() {
     let session = ready(&json!({}), &json!({}));
-    let status = Draft::of(&session, at(1000)).finished(Reason::Closed, "");
-    let mut session = with(session, status);
-    session.metadata.generation = Some(2);
-    let Step::Status(status) = decide(&session, &world(Host::Alive)).step else { panic!("a status") };
-    let expected = DcvSessionStatus { observed_generation: Some(2), ..session.status.clone().unwrap() };
-    assert_eq!(*status, expected, "and nothing else changes");
+    for status in [
+        Draft::of(&session, at(1000)).finished(Reason::Closed, ""),
+        Draft::of(&session, at(1000)).failed(Reason::QueueTimeout, "no server fitted"),
+    ] {
+        let mut session = with(session.clone(), status);
+        session.metadata.generation = Some(2);
+        let Step::Status(status) = decide(&session, &world(Host::Alive)).step else { panic!("a status") };
+        let mut expected = DcvSessionStatus { observed_generation: Some(2), ..session.status.clone().unwrap() };
+        for condition in &mut expected.conditions {
+            if ["Finished", "Stalled"].contains(&condition.type_.as_str()) {
+                condition.observed_generation = Some(2);
+            }
+        }
+        assert_eq!(*status, expected, "and nothing else changes");
+        session.status = Some(*status);
+        assert_eq!(decide(&session, &world(Host::Alive)).step, Step::Nothing);
+    }
 }
 
 #[test]
