@@ -91,6 +91,35 @@ impl FakeHost {
         assert!(answer.status().is_success(), "{answer:?}");
     }
 
+    /// Lets a session end by itself.
+    pub async fn end(&self, id: &str, reason: &str) {
+        let sessions = self.sessions().await;
+        let server = sessions.get(id).unwrap_or_else(|| panic!("{id} does not run"));
+        self.tell(reqwest::Method::POST, &format!("{server}/sessions/{id}/end"), &json!({"reason": reason})).await;
+    }
+
+    /// Lets the next create on `server` fail.
+    pub async fn fail_next_create(&self, server: &str, reason: &str) {
+        let fault = json!({"on": "create", "what": "fail", "reason": reason});
+        self.tell(reqwest::Method::POST, &format!("{server}/faults"), &fault).await;
+    }
+
+    /// Makes a host ill, or well.
+    pub async fn set_health(&self, server: &str, unhealthy: Option<&str>) {
+        self.tell(reqwest::Method::PUT, &format!("{server}/health"), &json!({"unhealthy": unhealthy})).await;
+    }
+
+    /// Restarts a host: all its sessions are gone.
+    pub async fn restart(&self, server: &str) {
+        self.tell(reqwest::Method::POST, &format!("{server}/restart"), &Value::Null).await;
+    }
+
+    async fn tell(&self, method: reqwest::Method, path: &str, body: &Value) {
+        let request = self.0.request(method, format!("http://fake-host/v1/servers/{path}")).json(body);
+        let answer = request.send().await.expect("the fake host answers");
+        assert!(answer.status().is_success(), "{answer:?}");
+    }
+
     /// Closes every session, behind the agents' backs.
     pub async fn clear(&self) {
         for (id, server) in self.sessions().await {

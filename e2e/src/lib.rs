@@ -16,6 +16,7 @@ pub mod nodes;
 pub mod rest;
 pub mod role;
 pub mod session;
+pub mod snapshot;
 pub mod stand;
 
 use std::env;
@@ -59,6 +60,11 @@ pub fn servers() -> usize {
 pub fn rounds(usual: u32) -> u32 {
     let times = env::var("E2E_ROUNDS").map_or(1, |times| times.parse().expect("E2E_ROUNDS is a number"));
     usual * times
+}
+
+/// Whether files that show what the API server says are to be written anew instead of being compared: `E2E_REFRESH`.
+pub fn is_refreshing() -> bool {
+    env::var_os("E2E_REFRESH").is_some()
 }
 
 /// The time, for what tests sign and write themselves.
