@@ -11,6 +11,7 @@ pub mod contract;
 pub mod dcv_host;
 pub mod desktop;
 pub mod fake_host;
+pub mod flux;
 pub mod host;
 pub mod nodes;
 pub mod rest;
