@@ -247,6 +247,12 @@ async fn new_keys_are_asked_for_by_an_annotation_that_changes_nothing_else() {
         (json!({"metadata": {"annotations": asked("2 access keep")}, "data": {"more": "x"}}), only),
         (json!({"metadata": {"annotations": asked("2 access keep")}, "binaryData": {"more": "eA=="}}), only),
         (json!({"immutable": true}), only),
+        (json!({"metadata": {"labels": {"a": "b"}}}), only),
+        (json!({"metadata": {"finalizers": ["example.com/keep"]}}), only),
+        (
+            json!({"metadata": {"ownerReferences": [{"apiVersion": "v1", "kind": "Pod", "name": "a", "uid": "b"}]}}),
+            only,
+        ),
     ] {
         let result = maps(&admin).patch("dcv-public-keys", &dry_patch(), &Patch::Merge(&change)).await;
         verdicts.judge(format!("an administrator changes the public keys: {change}"), result, verdict);

@@ -83,3 +83,18 @@ async fn a_host_renews_only_its_own_token_for_a_day_bound_to_its_secret() {
         remove_account(account).await;
     }
 }
+
+#[tokio::test]
+#[ignore = "needs an API server"]
+async fn an_account_that_is_no_hosts_renews_no_token() {
+    let admin = admin().await;
+    let name = unique("test-account");
+    make_account(&admin, HOSTS, &name).await;
+    let secret = Some(("Secret", name.as_str()));
+    let client = bearer(&request_token(&admin, HOSTS, &name, secret, None).await.unwrap()).await;
+    let mut verdicts = Verdicts::default();
+    let refused = Refused("a host may ask for tokens of its own account only");
+    verdicts.judge("its own", request_token(&client, HOSTS, &name, secret, Some(3600)).await, refused);
+    verdicts.finish();
+    remove_account(&name).await;
+}
