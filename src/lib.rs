@@ -5,6 +5,7 @@
 //! ```text
 //! 3  cli
 //! 2  controller   agent   broker   plugin        the roles: they meet in API objects, never in calls
+//! 2  isolation                                   the attack matrix
 //! 1  placement   cluster                         choosing a server; talking to the API server
 //! 0  api   requirement   permissions   wire   token   telemetry
 //! ```
@@ -15,6 +16,7 @@ pub mod broker;
 pub mod cli;
 pub mod cluster;
 pub mod controller;
+pub mod isolation;
 pub mod permissions;
 pub mod placement;
 pub mod plugin;

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::path::PathBuf;
 
 /// Each module and what it may use.
-const FLOORS: [(&str, &[&str]); 14] = [
+const FLOORS: [(&str, &[&str]); 15] = [
     ("api", &[]),
     ("requirement", &[]),
     ("permissions", &[]),
@@ -21,6 +21,7 @@ const FLOORS: [(&str, &[&str]); 14] = [
     ("broker", &["api", "requirement", "permissions", "wire", "token", "telemetry", "placement", "cluster"]),
     ("agent", &["api", "requirement", "permissions", "token", "cluster", "telemetry"]),
     ("plugin", &["api", "requirement", "permissions", "wire", "token", "placement", "cluster"]),
+    ("isolation", &["api", "cluster"]),
     ("cli", EVERYTHING),
     ("main", EVERYTHING),
 ];

@@ -17,6 +17,8 @@ pub const AGENT: &str = "dcv-agent";
 pub const BROKER: &str = "dcv-broker";
 /// Field manager and `User-Agent` of the kubectl plugin.
 pub const PLUGIN: &str = "kubectl-dcv";
+/// `User-Agent` of the attack matrix.
+pub const VERIFIER: &str = "dcv-verify-isolation";
 
 /// Lease of the controller's leader, in the release namespace. Not a valid name of a server that an agent could own:
 /// agents own a Lease of their server's name, and a policy keeps them to it.

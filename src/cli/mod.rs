@@ -13,6 +13,7 @@ mod host;
 pub mod init;
 pub mod session_host;
 pub mod trial;
+pub mod verify_isolation;
 
 use std::ffi::OsString;
 use std::io;
@@ -49,6 +50,7 @@ use fake_host::FakeHostArgs;
 use init::InitArgs;
 use session_host::SessionHostArgs;
 use trial::TrialArgs;
+use verify_isolation::VerifyIsolationArgs;
 
 /// Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
 #[derive(Parser, Debug)]
@@ -123,6 +125,8 @@ pub enum Role {
     /// Run a command of the host whose files are below a folder, as `chroot` does
     #[command(hide = true)]
     Chroot(ChrootArgs),
+    /// Try on a cluster whether each party can do what it needs and nothing else
+    VerifyIsolation(Box<VerifyIsolationArgs>),
     /// Run one session of the vnc backend; started by the agent
     #[command(hide = true)]
     SessionHost(SessionHostArgs),
@@ -181,6 +185,7 @@ pub fn run(words: impl Iterator<Item = OsString>) -> anyhow::Result<ExitCode> {
     match &mut cli.role {
         Role::Agent { args, .. } => args.notices = notices,
         Role::Check(args) => return block_on(args.clone().run(&notices)),
+        Role::VerifyIsolation(args) => return block_on(args.clone().run()),
         _ => {}
     }
     play(cli).map(|()| ExitCode::SUCCESS)
@@ -222,6 +227,7 @@ fn play(cli: Cli) -> anyhow::Result<()> {
         }
         Role::FakeHost { logs, args } => serve(&logs, None, args.run()),
         Role::Check(args) => block_on(args.run(&Notices::default())).map(drop),
+        Role::VerifyIsolation(args) => block_on(args.run()).map(drop),
         Role::Init { logs, args } => start(&logs, None, args.run()),
         Role::Try(args) => block_on(args.run()),
         Role::Chroot(args) => args.run(),

@@ -1,0 +1,537 @@
+//! The rules: what each party may do. Whatever no rule allows must be refused.
+//!
+//! Plain data with a sentence each, so that they can be read, printed and held against what is installed. They were written
+//! from what each party needs, and nothing here may be changed because an API server answers otherwise.
+
+use std::fmt::Write as _;
+
+use super::actor::Actor;
+use super::case::Case;
+use super::case::Change;
+use super::case::Object;
+use super::case::Place;
+use super::case::Resource;
+use super::case::Verb;
+
+/// Something that is allowed. An empty list stands for everything.
+#[derive(Clone, Copy, Debug)]
+pub struct Rule {
+    /// Short name, for reports.
+    pub name: &'static str,
+    /// What it says.
+    pub sentence: &'static str,
+    /// Who may.
+    pub who: &'static [Actor],
+    /// Do what.
+    pub verbs: &'static [Verb],
+    /// To which kinds.
+    pub resources: &'static [Resource],
+    /// Whether only to the actor's own: of its server, or in its namespace.
+    pub own: bool,
+    /// Where.
+    pub places: &'static [Place],
+    /// To which objects.
+    pub objects: &'static [Object],
+    /// With which changes.
+    pub changes: &'static [Change],
+}
+
+const AGENTS: &[Actor] = &[Actor::PodAgent, Actor::HostAgent, Actor::UnlimitedPodAgent, Actor::UnlimitedHostAgent];
+const READ: &[Verb] = &[Verb::Get, Verb::List, Verb::Watch];
+const WRITE: &[Verb] = &[Verb::Update, Verb::Patch];
+const METADATA: &[Change] = &[
+    Change::Label,
+    Change::Annotation,
+    Change::RequestId,
+    Change::Owner,
+    Change::AddFinalizer,
+    Change::TakeOurFinalizer,
+    Change::TakeForeignFinalizer,
+];
+
+/// What a rule is that says nothing.
+const ANY: Rule = Rule {
+    name: "",
+    sentence: "",
+    who: &[],
+    verbs: &[],
+    resources: &[],
+    own: false,
+    places: &[],
+    objects: &[],
+    changes: &[],
+};
+
+/// All of them.
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "agent-reads",
+        sentence: "An agent reads every session, server and namespace: RBAC cannot tell them apart.",
+        who: AGENTS,
+        verbs: READ,
+        resources: &[Resource::Sessions, Resource::Servers, Resource::Namespaces],
+        ..ANY
+    },
+    Rule {
+        name: "agent-reads-keys",
+        sentence: "An agent reads the public keys of the release, and no other ConfigMap.",
+        who: AGENTS,
+        verbs: READ,
+        resources: &[Resource::ConfigMaps],
+        places: &[Place::Release],
+        objects: &[Object::PublicKeys],
+        ..ANY
+    },
+    Rule {
+        name: "agent-registers",
+        sentence: "An agent creates its own server, with an empty spec and nothing in its metadata but the name.",
+        who: AGENTS,
+        verbs: &[Verb::Create],
+        resources: &[Resource::Servers],
+        own: true,
+        changes: &[Change::Nothing],
+        ..ANY
+    },
+    Rule {
+        name: "agent-reports-server",
+        sentence: "An agent writes the status of its own server.",
+        who: AGENTS,
+        verbs: WRITE,
+        resources: &[Resource::ServerStatus],
+        own: true,
+        changes: &[Change::Report],
+        ..ANY
+    },
+    Rule {
+        name: "agent-reports-session",
+        sentence: "An agent writes the status of sessions bound to its own server, but not where they are bound, their \
+            attempt, id, retries and past attempts.",
+        who: AGENTS,
+        verbs: WRITE,
+        resources: &[Resource::SessionStatus],
+        own: true,
+        changes: &[Change::Report],
+        ..ANY
+    },
+    Rule {
+        name: "agent-lets-go",
+        sentence: "An agent takes our finalizer, and no other, from a session bound to its own server that is being deleted.",
+        who: AGENTS,
+        verbs: WRITE,
+        resources: &[Resource::Sessions],
+        objects: &[Object::ClosingOnNode, Object::ClosingOnHost],
+        own: true,
+        changes: &[Change::TakeOurFinalizer],
+        ..ANY
+    },
+    Rule {
+        name: "agent-lease",
+        sentence: "An agent creates and renews the Lease of its own server, in the release namespace.",
+        who: AGENTS,
+        verbs: &[Verb::Create, Verb::Update, Verb::Patch],
+        resources: &[Resource::Leases],
+        own: true,
+        places: &[Place::Release],
+        ..ANY
+    },
+    Rule {
+        name: "agent-looks-at-leases",
+        sentence: "An agent reads any Lease of the release namespace by its name: it says who is alive and no more.",
+        who: AGENTS,
+        verbs: &[Verb::Get],
+        resources: &[Resource::Leases],
+        places: &[Place::Release],
+        ..ANY
+    },
+    Rule {
+        name: "host-renews",
+        sentence: "A host outside the cluster asks for tokens of its own account, for at most a day, bound to the Secret of \
+            its name.",
+        who: &[Actor::HostAgent, Actor::UnlimitedHostAgent],
+        verbs: &[Verb::Create],
+        resources: &[Resource::Tokens],
+        own: true,
+        places: &[Place::Hosts],
+        changes: &[Change::Hour],
+        ..ANY
+    },
+    Rule {
+        name: "broker-reads",
+        sentence: "The broker reads every session, server, client and namespace.",
+        who: &[Actor::Broker],
+        verbs: READ,
+        resources: &[Resource::Sessions, Resource::Servers, Resource::Clients, Resource::Namespaces],
+        ..ANY
+    },
+    Rule {
+        name: "broker-reads-keys",
+        sentence: "The broker reads the signing keys and the public keys, by name.",
+        who: &[Actor::Broker],
+        verbs: READ,
+        resources: &[Resource::Secrets, Resource::ConfigMaps],
+        places: &[Place::Release],
+        objects: &[Object::AccessKeys, Object::ConnectionKeys, Object::AgentKeys, Object::PublicKeys],
+        ..ANY
+    },
+    Rule {
+        name: "broker-creates",
+        sentence: "The broker creates sessions in every namespace, for owners that the namespace lets in, and never to take \
+            over a desktop.",
+        who: &[Actor::Broker],
+        verbs: &[Verb::Create],
+        resources: &[Resource::Sessions],
+        changes: &[
+            Change::Nothing,
+            Change::Label,
+            Change::Annotation,
+            Change::RequestId,
+            Change::Owner,
+            Change::AddFinalizer,
+            Change::Spec,
+            Change::Close,
+        ],
+        ..ANY
+    },
+    Rule {
+        name: "broker-changes",
+        sentence: "The broker changes spec, labels and annotations of sessions and deletes them, but leaves finalizers and \
+            owners alone.",
+        who: &[Actor::Broker],
+        verbs: &[Verb::Update, Verb::Patch, Verb::Delete],
+        resources: &[Resource::Sessions],
+        changes: &[Change::Nothing, Change::Spec, Change::Close, Change::Label, Change::Annotation, Change::RequestId],
+        ..ANY
+    },
+    Rule {
+        name: "broker-opens-servers",
+        sentence: "The broker opens and closes servers, and notes for which request; nothing else of a server is its business.",
+        who: &[Actor::Broker],
+        verbs: WRITE,
+        resources: &[Resource::Servers],
+        changes: &[Change::Placement, Change::RequestId],
+        ..ANY
+    },
+    Rule {
+        name: "controller-reads",
+        sentence: "The controller reads every session, server, client, namespace and node.",
+        who: &[Actor::Controller],
+        verbs: READ,
+        resources: &[Resource::Sessions, Resource::Servers, Resource::Clients, Resource::Namespaces, Resource::Nodes],
+        ..ANY
+    },
+    Rule {
+        name: "controller-reads-own",
+        sentence: "The controller reads the Leases and pods of its own namespace.",
+        who: &[Actor::Controller],
+        verbs: READ,
+        resources: &[Resource::Leases, Resource::Pods],
+        places: &[Place::Release],
+        ..ANY
+    },
+    Rule {
+        name: "controller-keeps-objects",
+        sentence: "The controller writes the metadata of sessions and servers and deletes them, but never a spec.",
+        who: &[Actor::Controller],
+        verbs: WRITE,
+        resources: &[Resource::Sessions, Resource::Servers],
+        changes: METADATA,
+        ..ANY
+    },
+    Rule {
+        name: "controller-deletes",
+        sentence: "The controller deletes sessions whose time is over and servers nobody has heard of, one by one.",
+        who: &[Actor::Controller],
+        verbs: &[Verb::Delete],
+        resources: &[Resource::Sessions, Resource::Servers],
+        ..ANY
+    },
+    Rule {
+        name: "controller-status",
+        sentence: "The controller writes the status of sessions, servers and clients.",
+        who: &[Actor::Controller],
+        verbs: WRITE,
+        resources: &[Resource::SessionStatus, Resource::ServerStatus, Resource::ClientStatus],
+        changes: &[
+            Change::Report,
+            Change::Move,
+            Change::Unbind,
+            Change::Attempt,
+            Change::SessionId,
+            Change::Retries,
+            Change::Attempts,
+        ],
+        ..ANY
+    },
+    Rule {
+        name: "controller-events",
+        sentence: "The controller writes events.",
+        who: &[Actor::Controller],
+        verbs: &[Verb::Create, Verb::Patch],
+        resources: &[Resource::Events],
+        ..ANY
+    },
+    Rule {
+        name: "controller-leads",
+        sentence: "The controller renews the Lease of its leader, and no other.",
+        who: &[Actor::Controller],
+        verbs: WRITE,
+        resources: &[Resource::Leases],
+        places: &[Place::Release],
+        objects: &[Object::Leader],
+        ..ANY
+    },
+    Rule {
+        name: "controller-leases",
+        sentence: "The controller creates Leases in its namespace, and deletes those of servers that are gone.",
+        who: &[Actor::Controller],
+        verbs: &[Verb::Create, Verb::Delete],
+        resources: &[Resource::Leases],
+        places: &[Place::Release],
+        ..ANY
+    },
+    Rule {
+        name: "controller-makes-keys",
+        sentence: "The controller creates Secrets and ConfigMaps in its namespace.",
+        who: &[Actor::Controller],
+        verbs: &[Verb::Create],
+        resources: &[Resource::Secrets, Resource::ConfigMaps],
+        places: &[Place::Release],
+        ..ANY
+    },
+    Rule {
+        name: "controller-keeps-keys",
+        sentence: "The controller reads and writes the signing keys and the public keys, by name.",
+        who: &[Actor::Controller],
+        verbs: &[Verb::Get, Verb::List, Verb::Watch, Verb::Update, Verb::Patch],
+        resources: &[Resource::Secrets, Resource::ConfigMaps],
+        places: &[Place::Release],
+        objects: &[Object::AccessKeys, Object::ConnectionKeys, Object::AgentKeys, Object::PublicKeys],
+        ..ANY
+    },
+    Rule {
+        name: "tenant-reads",
+        sentence: "Who has view, edit or admin in a namespace reads the sessions and clients there.",
+        who: &[Actor::TenantViewer, Actor::TenantUser, Actor::TenantAdmin],
+        verbs: READ,
+        resources: &[Resource::Sessions, Resource::Clients],
+        own: true,
+        ..ANY
+    },
+    Rule {
+        name: "cluster-reads",
+        sentence: "Who has view in the whole cluster reads every session, server and client.",
+        who: &[Actor::ClusterViewer],
+        verbs: READ,
+        resources: &[Resource::Sessions, Resource::Servers, Resource::Clients],
+        ..ANY
+    },
+    Rule {
+        name: "tenant-creates",
+        sentence: "Who has edit or admin in a namespace creates sessions there, for owners that the namespace lets in, and not \
+            to take over a desktop.",
+        who: &[Actor::TenantUser, Actor::TenantAdmin],
+        verbs: &[Verb::Create],
+        resources: &[Resource::Sessions],
+        own: true,
+        changes: &[
+            Change::Nothing,
+            Change::Label,
+            Change::Annotation,
+            Change::RequestId,
+            Change::Owner,
+            Change::AddFinalizer,
+            Change::Spec,
+            Change::Close,
+        ],
+        ..ANY
+    },
+    Rule {
+        name: "tenant-changes",
+        sentence: "They change spec and metadata of the sessions there and delete them, one or all; the status is not theirs.",
+        who: &[Actor::TenantUser, Actor::TenantAdmin],
+        verbs: &[Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection],
+        resources: &[Resource::Sessions],
+        own: true,
+        changes: &[
+            Change::Nothing,
+            Change::Spec,
+            Change::Close,
+            Change::Label,
+            Change::Annotation,
+            Change::RequestId,
+            Change::Owner,
+            Change::AddFinalizer,
+            Change::TakeOurFinalizer,
+            Change::TakeForeignFinalizer,
+        ],
+        ..ANY
+    },
+    Rule {
+        name: "admin-clients",
+        sentence: "Who has admin in a namespace writes clients there that reach no further than the namespace.",
+        who: &[Actor::TenantAdmin],
+        verbs: &[Verb::Create, Verb::Update, Verb::Patch],
+        resources: &[Resource::Clients],
+        own: true,
+        objects: &[Object::New, Object::Plain],
+        changes: &[
+            Change::Nothing,
+            Change::Spec,
+            Change::Credential,
+            Change::Label,
+            Change::Annotation,
+            Change::Owner,
+            Change::AddFinalizer,
+        ],
+        ..ANY
+    },
+    Rule {
+        name: "admin-far-clients",
+        sentence: "Of clients that reach further they change the metadata; a new password would be a new holder of the right.",
+        who: &[Actor::TenantAdmin],
+        verbs: WRITE,
+        resources: &[Resource::Clients],
+        own: true,
+        objects: &[Object::Everywhere, Object::Manager],
+        changes: &[Change::Label, Change::Annotation, Change::Owner, Change::AddFinalizer],
+        ..ANY
+    },
+    Rule {
+        name: "admin-deletes-clients",
+        sentence: "They delete any client there, one or all.",
+        who: &[Actor::TenantAdmin],
+        verbs: &[Verb::Delete, Verb::DeleteCollection],
+        resources: &[Resource::Clients],
+        own: true,
+        ..ANY
+    },
+    Rule {
+        name: "cluster-admin-writes",
+        sentence: "An administrator of the cluster writes spec and metadata of sessions, servers and clients, for owners that \
+            the namespace lets in.",
+        who: &[Actor::ClusterAdmin],
+        resources: &[Resource::Sessions, Resource::Servers, Resource::Clients],
+        changes: &[
+            Change::Nothing,
+            Change::Label,
+            Change::Annotation,
+            Change::RequestId,
+            Change::Owner,
+            Change::AddFinalizer,
+            Change::TakeOurFinalizer,
+            Change::TakeForeignFinalizer,
+            Change::Spec,
+            Change::Close,
+            Change::Adopt,
+            Change::Placement,
+            Change::EndSessions,
+            Change::AllowedNamespaces,
+            Change::Limits,
+            Change::Credential,
+            Change::AllNamespaces,
+            Change::ManageServers,
+        ],
+        ..ANY
+    },
+    Rule {
+        name: "cluster-admin-status",
+        sentence: "An administrator of the cluster may write any status, as a last resort.",
+        who: &[Actor::ClusterAdmin],
+        resources: &[Resource::SessionStatus, Resource::ServerStatus, Resource::ClientStatus],
+        changes: &[
+            Change::Report,
+            Change::Move,
+            Change::Unbind,
+            Change::Attempt,
+            Change::SessionId,
+            Change::Retries,
+            Change::Attempts,
+        ],
+        ..ANY
+    },
+    Rule {
+        name: "cluster-admin-leases",
+        sentence: "An administrator of the cluster may write any Lease.",
+        who: &[Actor::ClusterAdmin],
+        resources: &[Resource::Leases],
+        ..ANY
+    },
+    Rule {
+        name: "keys-on-request",
+        sentence: "Who may write ConfigMaps of the release namespace asks for new keys by an annotation; only the controller \
+            writes the public keys.",
+        who: &[Actor::ClusterAdmin],
+        verbs: WRITE,
+        resources: &[Resource::ConfigMaps],
+        places: &[Place::Release],
+        objects: &[Object::PublicKeys],
+        changes: &[Change::RenewKeys],
+        ..ANY
+    },
+];
+
+/// What stands below the rules.
+pub const REST: &str = "Whatever no rule allows is refused: to everybody the deletion of our definitions; to all but \
+    administrators every other Secret, token, pod, node, role, policy and definition, and acting as somebody else.";
+
+/// The rule that allows a case; none: it must be refused.
+pub fn allowing(case: &Case) -> Option<&'static Rule> {
+    RULES.iter().find(|rule| rule.allows(case))
+}
+
+impl Rule {
+    fn allows(&self, case: &Case) -> bool {
+        is_among(self.who, &case.actor)
+            && is_among(self.verbs, &case.verb)
+            && is_among(self.resources, &case.target.resource)
+            && is_among(self.places, &case.target.place)
+            && is_among(self.objects, &case.target.object)
+            && is_among(self.changes, &case.change)
+            && (!self.own || case.is_own())
+    }
+}
+
+fn is_among<T: PartialEq>(list: &[T], item: &T) -> bool {
+    list.is_empty() || list.contains(item)
+}
+
+/// The rules for people.
+pub fn text() -> String {
+    let mut text = String::new();
+    for rule in RULES {
+        // Writing to text cannot fail.
+        let _ = writeln!(text, "{:<26}{}", rule.name, rule.sentence);
+    }
+    let _ = writeln!(text, "{:<26}{REST}", "");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::super::generate;
+    use super::*;
+
+    #[test]
+    fn each_rule_has_a_name_of_its_own_and_a_sentence() {
+        let names: BTreeSet<_> = RULES.iter().map(|rule| rule.name).collect();
+        assert_eq!(names.len(), RULES.len());
+        assert!(RULES.iter().all(|rule| rule.sentence.ends_with('.') && !rule.who.is_empty()));
+    }
+
+    #[test]
+    fn each_rule_allows_some_case() {
+        let cases = generate::cases();
+        let idle = RULES.iter().filter(|rule| !cases.iter().any(|case| rule.allows(case)));
+        assert_eq!(idle.map(|rule| rule.name).collect::<Vec<_>>(), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn the_rules_are_in_the_documentation_word_for_word() {
+        let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/security.md")).unwrap();
+        let missing: Vec<_> =
+            RULES.iter().map(|rule| rule.sentence).chain([REST]).filter(|text| !page.contains(text)).collect();
+        assert_eq!(missing, Vec::<&str>::new());
+    }
+}
