@@ -58,22 +58,22 @@ pub struct VerifyIsolationArgs {
     /// Namespace of the accounts of hosts outside the cluster
     #[arg(long, value_name = "NAMESPACE", default_value = names::HOSTS_NAMESPACE)]
     hosts_namespace: String,
-    /// The controller's ServiceAccount
+    /// The controller's account
     #[arg(long, value_name = "NAME", default_value = names::CONTROLLER)]
     controller_account: String,
-    /// The brokers' ServiceAccount
+    /// The brokers' account
     #[arg(long, value_name = "NAME", default_value = names::BROKER)]
     broker_account: String,
-    /// The agents' ServiceAccount
+    /// The agents' account
     #[arg(long, value_name = "NAME", default_value = names::AGENT)]
     agent_account: String,
-    /// ClusterRole of people who look at what is in a namespace
+    /// Cluster role of people who look at what is in a namespace
     #[arg(long, value_name = "NAME", default_value = "view")]
     view_role: String,
-    /// ClusterRole of people who work in a namespace
+    /// Cluster role of people who work in a namespace
     #[arg(long, value_name = "NAME", default_value = "edit")]
     edit_role: String,
-    /// ClusterRole of people who own a namespace
+    /// Cluster role of people who own a namespace
     #[arg(long, value_name = "NAME", default_value = "admin")]
     admin_role: String,
     /// File that says how to reach the API server; in a pod its own account by default
@@ -198,7 +198,7 @@ fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
 /// The cases for people, one a line, with the rule that allows it.
 fn listing(cases: &[Case]) -> String {
     let line = |case: &Case| {
-        let expected = rules::allowing(case).map_or("refused".to_owned(), |rule| format!("allowed ({})", rule.name));
+        let expected = rules::allowing(*case).map_or("refused".to_owned(), |rule| format!("allowed ({})", rule.name));
         format!("{case} -> {expected}\n")
     };
     cases.iter().map(line).collect()

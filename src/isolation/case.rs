@@ -275,7 +275,7 @@ impl Object {
             Self::Plain => "a plain one",
             Self::Everywhere => "one with allNamespaces",
             Self::Manager => "one with manageServers",
-            Self::Leader => "the leader's",
+            Self::Leader => "dcv-operator-controller",
             Self::AccessKeys => "dcv-access-token-keys",
             Self::ConnectionKeys => "dcv-connection-token-keys",
             Self::AgentKeys => "dcv-agent-token-keys",

@@ -133,12 +133,12 @@ impl Matrix {
     }
 
     async fn judge_one(&self, case: Case) -> Verdict {
-        let outcome = if case.is_dry_run() { self.attempt(&case).await } else { self.ask(&case).await };
-        Verdict { case, rule: rules::allowing(&case).map(|rule| rule.name), outcome }
+        let outcome = if case.is_dry_run() { self.attempt(case).await } else { self.ask(case).await };
+        Verdict { case, rule: rules::allowing(case).map(|rule| rule.name), outcome }
     }
 
     /// Asks the authorizer.
-    async fn ask(&self, case: &Case) -> Outcome {
+    async fn ask(&self, case: Case) -> Outcome {
         let identity = case.actor.identity(&self.layout.names, &self.layout.id);
         let spec = SubjectAccessReviewSpec {
             user: Some(identity.user),
@@ -160,11 +160,11 @@ impl Matrix {
     }
 
     /// Tries a write as a dry run.
-    async fn attempt(&self, case: &Case) -> Outcome {
+    async fn attempt(&self, case: Case) -> Outcome {
         let mut outcome = Outcome::Absent;
         for _ in 0..CONFLICTS {
             let stored = if matches!(case.verb, Verb::Update | Verb::Patch) {
-                match self.stored(&case.target).await {
+                match self.stored(case.target).await {
                     Ok(stored) => stored,
                     Err(error) => return Outcome::Broken { said: error.to_string() },
                 }
@@ -176,7 +176,7 @@ impl Matrix {
                 Ok(object) => return self.effect(case, &object),
                 Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "Conflict" => {
                     outcome = Outcome::Broken { said: status.message.clone() };
-                    self.forget(&case.target).await;
+                    self.forget(case.target).await;
                 }
                 Err(kube::Error::Api(status)) => return judge_status(&status),
                 Err(error) => return Outcome::Broken { said: error.to_string() },
@@ -186,7 +186,7 @@ impl Matrix {
     }
 
     /// Whether what was answered has the change.
-    fn effect(&self, case: &Case, object: &Value) -> Outcome {
+    fn effect(&self, case: Case, object: &Value) -> Outcome {
         let own_server = self.layout.own_server(case);
         // A deletion answers with a status, or with the object as it was.
         let is_write = matches!(case.verb, Verb::Create | Verb::Update | Verb::Patch);
@@ -197,7 +197,7 @@ impl Matrix {
     }
 
     /// The object a write changes.
-    async fn stored(&self, target: &Target) -> kube::Result<Option<Value>> {
+    async fn stored(&self, target: Target) -> kube::Result<Option<Value>> {
         let path = self.whole_path(target);
         if let Some(stored) = self.stored.read().await.get(&path) {
             return Ok(stored.clone());
@@ -211,12 +211,12 @@ impl Matrix {
         Ok(object)
     }
 
-    async fn forget(&self, target: &Target) {
+    async fn forget(&self, target: Target) {
         self.stored.write().await.remove(&self.whole_path(target));
     }
 
     /// Path of the whole object, whichever part is meant.
-    fn whole_path(&self, target: &Target) -> String {
+    fn whole_path(&self, target: Target) -> String {
         let kind = request::collection(target.resource, &self.layout.namespace(target.place));
         format!("{kind}/{}", self.layout.name(target.object))
     }

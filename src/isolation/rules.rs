@@ -475,12 +475,12 @@ pub const REST: &str = "Whatever no rule allows is refused: to everybody the del
     administrators every other Secret, token, pod, node, role, policy and definition, and acting as somebody else.";
 
 /// The rule that allows a case; none: it must be refused.
-pub fn allowing(case: &Case) -> Option<&'static Rule> {
+pub fn allowing(case: Case) -> Option<&'static Rule> {
     RULES.iter().find(|rule| rule.allows(case))
 }
 
 impl Rule {
-    fn allows(&self, case: &Case) -> bool {
+    fn allows(&self, case: Case) -> bool {
         is_among(self.who, &case.actor)
             && is_among(self.verbs, &case.verb)
             && is_among(self.resources, &case.target.resource)
@@ -523,7 +523,7 @@ mod tests {
     #[test]
     fn each_rule_allows_some_case() {
         let cases = generate::cases();
-        let idle = RULES.iter().filter(|rule| !cases.iter().any(|case| rule.allows(case)));
+        let idle = RULES.iter().filter(|rule| !cases.iter().any(|case| rule.allows(*case)));
         assert_eq!(idle.map(|rule| rule.name).collect::<Vec<_>>(), Vec::<&str>::new());
     }
 

@@ -163,10 +163,10 @@ impl Scratch {
                 let server = self.layout.name(server);
                 let status = json!({"status": {"serverName": server, "sessionId": name, "attempt": 2, "retries": 1,
                     "attempts": change::past_attempts(&server)}});
-                self.call("bind", Method::PATCH, &self.layout.path(&target, &name), &status).await?;
+                self.call("bind", Method::PATCH, &self.layout.path(target, &name), &status).await?;
             }
             if closing.contains(&object) {
-                let path = self.layout.path(&Target { resource: Resource::Sessions, ..target }, &name);
+                let path = self.layout.path(Target { resource: Resource::Sessions, ..target }, &name);
                 self.call("delete", Method::DELETE, &path, &json!({})).await?;
             }
         }
@@ -174,7 +174,7 @@ impl Scratch {
     }
 
     fn object(&self, resource: Resource, place: Place, object: Object, spec: &Value) -> Value {
-        let new = self.layout.new_object(&Target { resource, place, object });
+        let new = self.layout.new_object(Target { resource, place, object });
         merged(new, &json!({"metadata": {"labels": {LABEL: self.layout.id}}, "spec": spec}))
     }
 

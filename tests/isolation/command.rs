@@ -34,7 +34,7 @@ fn command(arguments: &[&str]) -> Command {
 }
 
 async fn run(arguments: &[&str]) -> Output {
-    let output = tokio::time::timeout(Duration::from_secs(120), command(arguments).output());
+    let output = tokio::time::timeout(Duration::from_mins(2), command(arguments).output());
     output.await.expect("the command ends").unwrap()
 }
 

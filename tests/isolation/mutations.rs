@@ -85,7 +85,7 @@ async fn without_each_validation(client: &Client, matrix: &Matrix, verdicts: &[V
             let cases = guarded_by(verdicts, &name, &validations[at]);
             let patch = Patch::Merge(json!({"spec": {"validations": changed}}));
             api.patch(&name, &PatchParams::default(), &patch).await.unwrap();
-            if !is_noticed(matrix, &cases).await {
+            if !is_noticed(matrix, &cases, |outcome| *outcome == Outcome::Allowed).await {
                 unnoticed.push(format!("validation {at} of policy {name}: {}", validations[at]["message"]));
             }
         }
@@ -145,23 +145,33 @@ async fn without_each_verb_of(
     verdicts: &[Verdict],
 ) -> Vec<String> {
     let mut unnoticed = Vec::new();
-    for (what, resource, verb, changed) in without_one(&rules) {
-        let cases = allowed_by(verdicts, &name, &resource, &verb);
+    for Less { resource, verb, names, rules: changed } in without_one(&rules) {
+        let cases = allowed_by(verdicts, &name, &resource, &verb, &names);
         let patch = Patch::Merge(json!({"rules": changed}));
         api.patch(&name, &PatchParams::default(), &patch).await.unwrap();
-        if !is_noticed(matrix, &cases).await {
-            unnoticed.push(format!("{what} of role {name}"));
+        if !is_noticed(matrix, &cases, |outcome| matches!(outcome, Outcome::Refused { by: Refuser::Rights, .. })).await
+        {
+            unnoticed.push(format!("{verb} {resource} {names:?} of role {name}"));
         }
     }
     api.patch(&name, &PatchParams::default(), &Patch::Merge(json!({"rules": rules}))).await.unwrap();
     unnoticed
 }
 
-/// The rules without one verb on one resource: in words, the resource, the verb, and the rules.
-fn without_one(rules: &Value) -> Vec<(String, String, String, Vec<Value>)> {
+/// The rules of a role without one verb on one resource.
+struct Less {
+    resource: String,
+    verb: String,
+    /// The names that the verb was limited to; none: it was not.
+    names: Vec<String>,
+    rules: Vec<Value>,
+}
+
+/// The rules without one verb on one resource, in every way.
+fn without_one(rules: &Value) -> Vec<Less> {
     let rules = rules.as_array().unwrap();
     let texts = |list: &Value| -> Vec<String> {
-        list.as_array().unwrap().iter().map(|text| text.as_str().unwrap().to_owned()).collect()
+        list.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
     };
     let mut all = Vec::new();
     for (at, rule) in rules.iter().enumerate() {
@@ -176,28 +186,25 @@ fn without_one(rules: &Value) -> Vec<(String, String, String, Vec<Value>)> {
                 let less = texts(&rule["verbs"]).into_iter().filter(|other| *other != verb).collect();
                 let rest = rules.iter().enumerate().filter(|(other, _)| *other != at).map(|(_, rule)| rule.clone());
                 let parts = part(others, texts(&rule["verbs"])).into_iter().chain(part(vec![resource.clone()], less));
-                let names = &rule["resourceNames"];
-                all.push((
-                    format!("{verb} {resource} {names}"),
-                    resource.clone(),
-                    verb.clone(),
-                    rest.chain(parts).collect(),
-                ));
+                let names = texts(&rule["resourceNames"]);
+                let rules = rest.chain(parts).collect();
+                all.push(Less { resource: resource.clone(), verb: verb.clone(), names, rules });
             }
         }
     }
     all
 }
 
-/// Cases of those who have a role that were allowed with a verb on a resource, one of each sort.
-fn allowed_by(verdicts: &[Verdict], role: &str, resource: &str, verb: &str) -> Vec<Case> {
+/// Cases of those who have a role that were allowed with a verb on a resource, of these names, one of each sort.
+fn allowed_by(verdicts: &[Verdict], role: &str, resource: &str, verb: &str, names: &[String]) -> Vec<Case> {
     let actors = actors_of(role);
     let mut sorts = BTreeMap::new();
     for Verdict { case, outcome, .. } in verdicts {
         let Target { resource: asked, .. } = case.target;
         let is_same = (asked.plural(), asked.subresource()) == resource.split_once('/').unwrap_or((resource, ""));
         let is_of_role = actors.contains(&case.actor) && *outcome == Outcome::Allowed;
-        if is_of_role && is_same && case.verb.name() == verb {
+        let is_named = names.is_empty() || names.iter().any(|name| case.to_string().contains(&format!(", {name} ")));
+        if is_of_role && is_same && is_named && case.verb.name() == verb {
             sorts.entry((case.actor, format!("{:?}", case.target))).or_insert(*case);
         }
     }
@@ -218,11 +225,12 @@ fn actors_of(role: &str) -> &'static [Actor] {
     }
 }
 
-/// Whether one of the cases differs before long. That is also how it is known that a change has come into force.
-async fn is_noticed(matrix: &Matrix, cases: &[Case]) -> bool {
+/// Whether what is looked for comes of one of the cases before long. That is also how it is known that a change has come into
+/// force.
+async fn is_noticed(matrix: &Matrix, cases: &[Case], sign: fn(&Outcome) -> bool) -> bool {
     let start = Instant::now();
     while !cases.is_empty() && start.elapsed() < NOTICED {
-        if matrix.judge(cases).await.iter().any(Verdict::differs) {
+        if matrix.judge(cases).await.iter().any(|verdict| sign(&verdict.outcome)) {
             return true;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -236,13 +244,12 @@ fn one_verb_on_one_resource_is_taken_out_at_a_time() {
         {"apiGroups": [""], "resources": ["c"], "verbs": ["get"]}]);
     let all = without_one(&rules);
     assert_eq!(all.len(), 5);
-    let (_, resource, verb, changed) = &all[0];
-    assert_eq!((resource.as_str(), verb.as_str()), ("a", "get"));
+    assert_eq!((all[0].resource.as_str(), all[0].verb.as_str()), ("a", "get"));
     assert_eq!(
-        json!(changed),
+        json!(all[0].rules),
         json!([{"apiGroups": [""], "resources": ["c"], "verbs": ["get"]},
             {"apiGroups": [""], "resources": ["b"], "verbs": ["get", "list"]},
             {"apiGroups": [""], "resources": ["a"], "verbs": ["list"]}])
     );
-    assert_eq!(json!(all[4].3), json!([{"apiGroups": [""], "resources": ["a", "b"], "verbs": ["get", "list"]}]));
+    assert_eq!(json!(all[4].rules), json!([{"apiGroups": [""], "resources": ["a", "b"], "verbs": ["get", "list"]}]));
 }
