@@ -14,8 +14,8 @@ use tokio::signal::unix::signal;
 use crate::api::names;
 use crate::cluster;
 use crate::isolation;
+use crate::isolation::Installation;
 use crate::isolation::Matrix;
-use crate::isolation::Names;
 use crate::isolation::Report;
 use crate::isolation::Scratch;
 use crate::isolation::case::Case;
@@ -48,6 +48,7 @@ Exit code: 0 all as the rules say, 1 something differs or could not be judged, 1
 /// Flags of the command.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = AFTER_HELP)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct VerifyIsolationArgs {
     /// Namespace the operator is installed in
     #[arg(long, env = "DCV_NAMESPACE", default_value = "dcv-system")]
@@ -76,6 +77,15 @@ pub struct VerifyIsolationArgs {
     /// Cluster role of people who own a namespace
     #[arg(long, value_name = "NAME", default_value = "admin")]
     admin_role: String,
+    /// Some namespaces only are watched, and those that are made here are not among them
+    #[arg(long)]
+    unwatched: bool,
+    /// There are no accounts of hosts outside the cluster
+    #[arg(long)]
+    no_hosts: bool,
+    /// The controller does not keep the brokers' certificate
+    #[arg(long)]
+    no_broker_certificate: bool,
     /// File that says how to reach the API server; in a pod its own account by default
     #[arg(long, env = "DCV_KUBECONFIG", value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
@@ -118,17 +128,17 @@ impl VerifyIsolationArgs {
             return print(&rules::text()).map(|()| ExitCode::SUCCESS);
         }
         if self.cases {
-            return print(&listing(&cases)).map(|()| ExitCode::SUCCESS);
+            return print(&listing(&cases, &self.installation())).map(|()| ExitCode::SUCCESS);
         }
         let client = cluster::client(names::VERIFIER, self.kubeconfig.as_deref()).await?;
-        let names = self.names();
+        let installation = self.installation();
         if self.clean_up {
-            isolation::remove_leftovers(&client, &names).await?;
+            isolation::remove_leftovers(&client, &installation).await?;
             return Ok(ExitCode::SUCCESS);
         }
-        isolation::check_rights(&client, &names).await?;
+        isolation::check_rights(&client, &installation).await?;
         let id = uuid::Uuid::new_v4().simple().to_string()[..8].to_owned();
-        let scratch = Scratch::new(client, names, id);
+        let scratch = Scratch::new(client, installation, id);
         // Listened for before anything is made, so that nothing stays.
         let interrupted = interruption()?;
         let outcome = tokio::select! {
@@ -145,7 +155,7 @@ impl VerifyIsolationArgs {
     }
 
     fn chosen_cases(&self) -> anyhow::Result<Vec<Case>> {
-        let mut cases = generate::cases();
+        let mut cases = generate::cases(&self.installation());
         if let Some(text) = &self.only {
             cases.retain(|case| case.to_string().contains(text));
             anyhow::ensure!(!cases.is_empty(), "no case contains '{text}'; --cases prints them");
@@ -153,8 +163,8 @@ impl VerifyIsolationArgs {
         Ok(cases)
     }
 
-    fn names(&self) -> Names {
-        Names {
+    fn installation(&self) -> Installation {
+        Installation {
             namespace: self.namespace.clone(),
             agent_namespace: self.agent_namespace.clone().unwrap_or_else(|| self.namespace.clone()),
             hosts_namespace: self.hosts_namespace.clone(),
@@ -164,6 +174,9 @@ impl VerifyIsolationArgs {
             view_role: self.view_role.clone(),
             edit_role: self.edit_role.clone(),
             admin_role: self.admin_role.clone(),
+            watches_everything: !self.unwatched,
+            has_hosts: !self.no_hosts,
+            keeps_certificate: !self.no_broker_certificate,
         }
     }
 
@@ -196,9 +209,10 @@ fn interruption() -> anyhow::Result<impl Future<Output = ()>> {
 }
 
 /// The cases for people, one a line, with the rule that allows it.
-fn listing(cases: &[Case]) -> String {
+fn listing(cases: &[Case], installation: &Installation) -> String {
     let line = |case: &Case| {
-        let expected = rules::allowing(*case).map_or("refused".to_owned(), |rule| format!("allowed ({})", rule.name));
+        let expected = rules::allowing(*case, installation)
+            .map_or("refused".to_owned(), |rule| format!("allowed ({})", rule.name));
         format!("{case} -> {expected}\n")
     };
     cases.iter().map(line).collect()
@@ -222,7 +236,8 @@ mod tests {
 
     #[test]
     fn agents_are_in_the_namespace_of_the_operator_unless_said_otherwise() {
-        let names = |words: &[&str]| Cli::try_parse_from([&["verify-isolation"], words].concat()).unwrap().args.names();
+        let names =
+            |words: &[&str]| Cli::try_parse_from([&["verify-isolation"], words].concat()).unwrap().args.installation();
         assert_eq!(names(&["--namespace", "desktops"]).agent_namespace, "desktops");
         assert_eq!(names(&["--namespace", "desktops", "--agent-namespace", "agents"]).agent_namespace, "agents");
         assert_eq!(names(&[]).hosts_namespace, "dcv-hosts");
@@ -243,7 +258,7 @@ mod tests {
         let args = Cli::try_parse_from(["verify-isolation", "--only", "broker: list secrets, dcv-access-token-keys"])
             .unwrap()
             .args;
-        let text = listing(&args.chosen_cases().unwrap());
+        let text = listing(&args.chosen_cases().unwrap(), &Installation::default());
         assert_eq!(
             text,
             "broker: list secrets, dcv-access-token-keys in the release namespace -> allowed (broker-reads-keys)\n"

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::Names;
+use super::Installation;
 use super::case::Place;
 use crate::api::names::LEADER_LEASE;
 
@@ -129,8 +129,8 @@ impl Actor {
     }
 
     /// What the API server sees of it.
-    pub fn identity(self, names: &Names, id: &str) -> Identity {
-        let Names { namespace, agent_namespace, hosts_namespace, controller, broker, agent, .. } = names;
+    pub fn identity(self, installation: &Installation, id: &str) -> Identity {
+        let Installation { namespace, agent_namespace, hosts_namespace, controller, broker, agent, .. } = installation;
         let node = node_server(id);
         let mut identity = match self {
             Self::PodAgent | Self::UnlimitedPodAgent => account(agent_namespace, agent, Some(node)),
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_agent_in_a_pod_is_seen_with_its_node_and_a_host_with_its_account() {
-        let names = Names::default();
+        let names = Installation::default();
         let pod = Actor::PodAgent.identity(&names, "1");
         assert_eq!(
             (pod.user.as_str(), pod.node.as_deref()),
@@ -204,14 +204,14 @@ mod tests {
     fn only_those_with_every_right_are_masters() {
         let masters: Vec<_> = Actor::ALL
             .into_iter()
-            .filter(|actor| actor.identity(&Names::default(), "1").groups.contains(&MASTERS.to_owned()))
+            .filter(|actor| actor.identity(&Installation::default(), "1").groups.contains(&MASTERS.to_owned()))
             .collect();
         assert_eq!(masters, [Actor::UnlimitedPodAgent, Actor::UnlimitedHostAgent, Actor::ClusterAdmin]);
     }
 
     #[test]
     fn names_are_of_the_release() {
-        let names = Names { namespace: "desktops".into(), broker: "b".into(), ..Names::default() };
+        let names = Installation { namespace: "desktops".into(), broker: "b".into(), ..Installation::default() };
         assert_eq!(Actor::Broker.identity(&names, "1").user, "system:serviceaccount:desktops:b");
     }
 }

@@ -237,6 +237,10 @@ pub enum Object {
     AgentKeys,
     /// The public keys.
     PublicKeys,
+    /// The certificate of the brokers.
+    BrokerCertificate,
+    /// What signs the certificate of the brokers.
+    BrokerAuthority,
     /// The account of the controller.
     ControllerAccount,
     /// The definition of sessions.
@@ -280,6 +284,8 @@ impl Object {
             Self::ConnectionKeys => "dcv-connection-token-keys",
             Self::AgentKeys => "dcv-agent-token-keys",
             Self::PublicKeys => "dcv-public-keys",
+            Self::BrokerCertificate => "dcv-broker-certificate",
+            Self::BrokerAuthority => "dcv-broker-authority",
             Self::ControllerAccount => "the controller's",
             Self::SessionDefinition => "dcvsessions.dcv-operator.io",
             Self::ServerDefinition => "dcvservers.dcv-operator.io",
@@ -353,6 +359,8 @@ pub enum Change {
     Renew,
     /// What a `ConfigMap` holds.
     Data,
+    /// A Secret that Kubernetes fills with a token of the brokers' account.
+    AccountToken,
     /// A token for an hour, bound to the Secret of its account's name.
     Hour,
     /// A token for more than a day.
@@ -396,6 +404,7 @@ impl Change {
             Self::ManageServers => "manageServers",
             Self::Renew => "the holder",
             Self::Data => "the data",
+            Self::AccountToken => "to be filled with a token",
             Self::Hour => "an hour, bound to its Secret",
             Self::TwoDays => "two days",
             Self::Unbound => "bound to nothing",
@@ -452,6 +461,12 @@ impl Case {
             | Resource::Clients
             | Resource::ClientStatus
             | Resource::Leases => (changes || deletes) && object != Object::Any,
+            // What the controller creates is guarded; what of it is there is asked for by name.
+            Resource::ConfigMaps | Resource::Secrets
+                if self.verb == Verb::Create && self.actor == Actor::Controller =>
+            {
+                place == Place::Release
+            }
             Resource::ConfigMaps => changes && object == Object::PublicKeys,
             Resource::Tokens => place == Place::Hosts,
             Resource::Definitions => deletes && self.actor == Actor::ClusterAdmin,

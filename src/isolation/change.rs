@@ -49,6 +49,10 @@ pub fn apply(change: Change, resource: Resource, own_server: Option<&str>, objec
         Change::ManageServers => object["spec"]["manageServers"] = json!(true),
         Change::Renew => object["spec"]["holderIdentity"] = json!("verify"),
         Change::Data => object["data"]["verify"] = json!("a"),
+        Change::AccountToken => {
+            object["type"] = json!("kubernetes.io/service-account-token");
+            object["metadata"]["annotations"]["kubernetes.io/service-account.name"] = json!(names::BROKER);
+        }
         Change::Nothing | Change::Hour | Change::TwoDays | Change::Unbound | Change::BoundToAnother => {}
     }
 }

@@ -3,6 +3,7 @@
 //! Made from lists and without a look at the rules. What Kubernetes' own roles give people on Kubernetes' own kinds in their
 //! own namespace is not ours to say, so there is no case of it.
 
+use super::Installation;
 use super::actor::Actor;
 use super::case::Case;
 use super::case::Change;
@@ -53,6 +54,8 @@ const EVERY: &[Verb] = &[
     Verb::Delete,
     Verb::DeleteCollection,
 ];
+const EVERY_BUT_CREATE: &[Verb] =
+    &[Verb::Get, Verb::List, Verb::Watch, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection];
 const WRITE: &[Verb] = &[Verb::Create, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection];
 /// What there is to do with a part of an object.
 const PART: &[Verb] = &[Verb::Get, Verb::Update, Verb::Patch];
@@ -60,20 +63,35 @@ const PART: &[Verb] = &[Verb::Get, Verb::Update, Verb::Patch];
 /// What can be done to the metadata of anything.
 const METADATA: &[Change] = &[Change::Label, Change::Annotation, Change::Owner, Change::AddFinalizer];
 
-/// All cases, always in the same order.
-pub fn cases() -> Vec<Case> {
+/// All cases that an installation has, always in the same order.
+pub fn cases(installation: &Installation) -> Vec<Case> {
     let mut cases = Cases(Vec::new());
     cases.sessions();
     cases.servers();
     cases.clients();
     cases.leases();
     cases.public_keys();
+    cases.controllers_own();
     cases.tokens();
     cases.definitions();
     cases.rights_on_ours();
     cases.rights_in_namespaces();
     cases.rights_in_the_cluster();
+    cases.0.retain(|case| exists(*case, installation));
     cases.0
+}
+
+/// Whether the installation has what the case is about.
+fn exists(case: Case, installation: &Installation) -> bool {
+    let Case { actor, target: Target { resource, place, object }, .. } = case;
+    let is_host = matches!(actor, Actor::HostAgent | Actor::UnlimitedHostAgent | Actor::UnprefixedHost);
+    let is_certificate = matches!(object, Object::BrokerCertificate | Object::BrokerAuthority);
+    // Whether these are watched is not known.
+    let is_elsewhere =
+        matches!(place, Place::Release | Place::Hosts) && matches!(resource, Resource::Sessions | Resource::Clients);
+    (installation.has_hosts || !is_host && place != Place::Hosts)
+        && (installation.keeps_certificate || !is_certificate)
+        && (installation.watches_everything || !is_elsewhere)
 }
 
 struct Cases(Vec<Case>);
@@ -203,6 +221,22 @@ impl Cases {
         self.add(&but(WRITERS, &[Actor::UnlimitedPodAgent, Actor::UnlimitedHostAgent]), CHANGE, &keys, &changes);
     }
 
+    /// What the controller makes in its namespace.
+    fn controllers_own(&mut self) {
+        let objects = [
+            Object::AccessKeys,
+            Object::ConnectionKeys,
+            Object::AgentKeys,
+            Object::BrokerCertificate,
+            Object::BrokerAuthority,
+            Object::Any,
+        ];
+        let secrets = all_of(Resource::Secrets, Place::Release, &objects);
+        self.add(&[Actor::Controller], &[Verb::Create], &secrets, &[Change::Nothing, Change::AccountToken]);
+        let maps = [target(Resource::ConfigMaps, Place::Release, Object::Any)];
+        self.add(&[Actor::Controller], &[Verb::Create], &maps, &[Change::Nothing]);
+    }
+
     fn tokens(&mut self) {
         let actors = but(WRITERS, &[Actor::UnlimitedPodAgent, Actor::ClusterAdmin]);
         let accounts = all_of(Resource::Tokens, Place::Hosts, &[Object::OfNode, Object::OfHost, Object::OfOtherHost]);
@@ -250,8 +284,17 @@ impl Cases {
     }
 
     fn rights_in_namespaces(&mut self) {
-        let keys = [Object::AccessKeys, Object::ConnectionKeys, Object::AgentKeys, Object::Any];
-        self.ask_in(EVERY, &all_of(Resource::Secrets, Place::Release, &keys));
+        let keys = [
+            Object::AccessKeys,
+            Object::ConnectionKeys,
+            Object::AgentKeys,
+            Object::BrokerCertificate,
+            Object::BrokerAuthority,
+            Object::Any,
+        ];
+        self.ask_in(EVERY_BUT_CREATE, &all_of(Resource::Secrets, Place::Release, &keys));
+        let new = [target(Resource::Secrets, Place::Release, Object::Any)];
+        self.ask(&but(ASKERS, &[Actor::Controller]), &[Verb::Create], &new);
         self.ask_in(EVERY, &all_of(Resource::Secrets, Place::Hosts, &[Object::OfHost, Object::OfOtherHost]));
         let maps = all_of(Resource::ConfigMaps, Place::Release, &[Object::PublicKeys, Object::Any]);
         self.ask_in(&[Verb::Get, Verb::List, Verb::Watch, Verb::Delete, Verb::DeleteCollection], &maps);
@@ -368,7 +411,7 @@ mod tests {
 
     #[test]
     fn there_are_many_cases_and_no_two_alike() {
-        let cases = cases();
+        let cases = cases(&Installation::default());
         assert!(cases.len() >= 500, "{}", cases.len());
         let texts: BTreeSet<_> = cases.iter().map(ToString::to_string).collect();
         assert_eq!(texts.len(), cases.len());
@@ -376,9 +419,11 @@ mod tests {
 
     #[test]
     fn each_actor_is_refused_something() {
-        let cases = cases();
+        let cases = cases(&Installation::default());
         for actor in Actor::ALL {
-            let refused = cases.iter().any(|case| case.actor == actor && rules::allowing(*case).is_none());
+            let refused = cases
+                .iter()
+                .any(|case| case.actor == actor && rules::allowing(*case, &Installation::default()).is_none());
             assert!(refused, "{actor}");
         }
     }
@@ -386,11 +431,19 @@ mod tests {
     #[test]
     fn every_change_that_is_refused_to_some_is_allowed_to_somebody() {
         // Else a refusal might be of the request and not of who asks.
-        let cases = cases();
-        let never_allowed =
-            [Change::WrongOwner, Change::Claim, Change::TwoDays, Change::Unbound, Change::BoundToAnother];
+        let cases = cases(&Installation::default());
+        let never_allowed = [
+            Change::AccountToken,
+            Change::WrongOwner,
+            Change::Claim,
+            Change::TwoDays,
+            Change::Unbound,
+            Change::BoundToAnother,
+        ];
         for case in &cases {
-            let is_allowed = |other: &Case| other.change == case.change && rules::allowing(*other).is_some();
+            let is_allowed = |other: &Case| {
+                other.change == case.change && rules::allowing(*other, &Installation::default()).is_some()
+            };
             assert!(never_allowed.contains(&case.change) || cases.iter().any(is_allowed), "{case}");
         }
     }

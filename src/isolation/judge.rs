@@ -134,12 +134,12 @@ impl Matrix {
 
     async fn judge_one(&self, case: Case) -> Verdict {
         let outcome = if case.is_dry_run() { self.attempt(case).await } else { self.ask(case).await };
-        Verdict { case, rule: rules::allowing(case).map(|rule| rule.name), outcome }
+        Verdict { case, rule: rules::allowing(case, &self.layout.installation).map(|rule| rule.name), outcome }
     }
 
     /// Asks the authorizer.
     async fn ask(&self, case: Case) -> Outcome {
-        let identity = case.actor.identity(&self.layout.names, &self.layout.id);
+        let identity = case.actor.identity(&self.layout.installation, &self.layout.id);
         let spec = SubjectAccessReviewSpec {
             user: Some(identity.user),
             groups: Some(identity.groups),

@@ -30,9 +30,9 @@ pub use scratch::remove_leftovers;
 
 use crate::api::names;
 
-/// How namespaces, accounts and roles are called in this cluster.
+/// What is installed, and how its namespaces, accounts and roles are called.
 #[derive(Clone, Debug)]
-pub struct Names {
+pub struct Installation {
     /// Namespace of the controller and the brokers, with keys and Leases.
     pub namespace: String,
     /// Namespace of the agents' pods.
@@ -51,9 +51,15 @@ pub struct Names {
     pub edit_role: String,
     /// Role of people who own a namespace.
     pub admin_role: String,
+    /// Whether every namespace is watched. Else the scratch namespaces are taken to be among those that are not.
+    pub watches_everything: bool,
+    /// Whether there are accounts of hosts outside the cluster.
+    pub has_hosts: bool,
+    /// Whether the controller keeps the brokers' certificate.
+    pub keeps_certificate: bool,
 }
 
-impl Default for Names {
+impl Default for Installation {
     fn default() -> Self {
         Self {
             namespace: "dcv-system".into(),
@@ -65,6 +71,9 @@ impl Default for Names {
             view_role: "view".into(),
             edit_role: "edit".into(),
             admin_role: "admin".into(),
+            watches_everything: true,
+            has_hosts: true,
+            keeps_certificate: true,
         }
     }
 }

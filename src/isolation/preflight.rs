@@ -8,7 +8,7 @@ use kube::Client;
 use kube::api::PostParams;
 
 use super::Error;
-use super::Names;
+use super::Installation;
 use super::actor::MASTERS;
 
 /// Verb, group, resource with subresource, namespace, name.
@@ -18,9 +18,9 @@ type Right<'a> = (&'static str, &'static str, &'static str, &'a str, &'a str);
 ///
 /// # Errors
 /// [`Error::Rights`], or when the API server does not answer.
-pub async fn check_rights(client: &Client, names: &Names) -> Result<(), Error> {
+pub async fn check_rights(client: &Client, installation: &Installation) -> Result<(), Error> {
     let mut missing = Vec::new();
-    for right in rights(names) {
+    for right in rights(installation) {
         if !has(client, right).await? {
             missing.push(sentence(right));
         }
@@ -28,8 +28,9 @@ pub async fn check_rights(client: &Client, names: &Names) -> Result<(), Error> {
     if missing.is_empty() { Ok(()) } else { Err(Error::Rights(missing)) }
 }
 
-fn rights(names: &Names) -> Vec<Right<'_>> {
-    let Names { namespace, agent_namespace, hosts_namespace, view_role, edit_role, admin_role, .. } = names;
+fn rights(installation: &Installation) -> Vec<Right<'_>> {
+    let Installation { namespace, agent_namespace, hosts_namespace, view_role, edit_role, admin_role, .. } =
+        installation;
     let ours = "dcv-operator.io";
     let rbac = "rbac.authorization.k8s.io";
     let mut rights = vec![

@@ -10,7 +10,7 @@ use k8s_openapi::api::authorization::v1::ResourceAttributes;
 use serde_json::Value;
 use serde_json::json;
 
-use super::Names;
+use super::Installation;
 use super::actor;
 use super::actor::Identity;
 use super::actor::NODE_NAME;
@@ -34,7 +34,7 @@ const TWO_DAYS: u32 = 2 * 86_400;
 #[derive(Clone, Debug)]
 pub struct Layout {
     /// What is called how in this cluster.
-    pub names: Names,
+    pub installation: Installation,
     /// What the names of this run's scratch objects have in common.
     pub id: String,
 }
@@ -44,8 +44,8 @@ impl Layout {
     pub fn namespace(&self, place: Place) -> String {
         match place {
             Place::Cluster => String::new(),
-            Place::Release => self.names.namespace.clone(),
-            Place::Hosts => self.names.hosts_namespace.clone(),
+            Place::Release => self.installation.namespace.clone(),
+            Place::Hosts => self.installation.hosts_namespace.clone(),
             Place::Tenant => format!("dcv-verify-{}", self.id),
             Place::OtherTenant => format!("dcv-verify-{}-other", self.id),
         }
@@ -72,7 +72,9 @@ impl Layout {
             Object::ConnectionKeys => "dcv-connection-token-keys".into(),
             Object::AgentKeys => "dcv-agent-token-keys".into(),
             Object::PublicKeys => names::PUBLIC_KEYS.into(),
-            Object::ControllerAccount => self.names.controller.clone(),
+            Object::BrokerCertificate => names::BROKER_CERTIFICATE.into(),
+            Object::BrokerAuthority => names::BROKER_AUTHORITY.into(),
+            Object::ControllerAccount => self.installation.controller.clone(),
             Object::SessionDefinition => format!("dcvsessions.{}", names::GROUP),
             Object::ServerDefinition => format!("dcvservers.{}", names::GROUP),
             Object::ClientDefinition => format!("apiclients.{}", names::GROUP),
@@ -120,6 +122,7 @@ impl Layout {
             Resource::Clients => typed(&ours, "ApiClient", json!({"suspended": true})),
             Resource::Leases => typed("coordination.k8s.io/v1", "Lease", json!({})),
             Resource::ConfigMaps => json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata}),
+            Resource::Secrets => json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata}),
             // No server has the label, so the session waits.
             _ => typed(
                 &ours,
@@ -174,7 +177,7 @@ impl Layout {
         let mut object = stored.cloned().unwrap_or_else(|| self.new_object(target));
         let before = object.clone();
         change::apply(case.change, target.resource, own_server.as_deref(), &mut object);
-        let identity = case.actor.identity(&self.names, &self.id);
+        let identity = case.actor.identity(&self.installation, &self.id);
         let (method, path, body) = match verb {
             Verb::Create if target.resource == Resource::Tokens => {
                 (Method::POST, self.path(target, &name), self.token_request(case))
@@ -244,11 +247,11 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout { names: Names::default(), id: "1".into() }
+        Layout { installation: Installation::default(), id: "1".into() }
     }
 
     fn writes() -> impl Iterator<Item = Case> {
-        generate::cases().into_iter().filter(|case| case.is_dry_run())
+        generate::cases(&Installation::default()).into_iter().filter(|case| case.is_dry_run())
     }
 
     #[test]

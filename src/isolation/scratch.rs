@@ -9,7 +9,7 @@ use serde_json::Value;
 use serde_json::json;
 
 use super::Error;
-use super::Names;
+use super::Installation;
 use super::actor::Actor;
 use super::case::Object;
 use super::case::Place;
@@ -45,8 +45,8 @@ pub struct Scratch {
 
 impl Scratch {
     /// Those of the run `id`; nothing is made yet.
-    pub fn new(client: Client, names: Names, id: String) -> Self {
-        Self { client, layout: Layout { names, id } }
+    pub fn new(client: Client, installation: Installation, id: String) -> Self {
+        Self { client, layout: Layout { installation, id } }
     }
 
     /// With whom the API server is talked to.
@@ -82,12 +82,12 @@ impl Scratch {
     /// # Errors
     /// When one cannot be; the others are gone all the same.
     pub async fn remove(&self) -> Result<(), Error> {
-        remove(&self.client, &self.layout.names, &self.layout.selector()).await
+        remove(&self.client, &self.layout.installation, &self.layout.selector()).await
     }
 
     /// The roles of people in the tenant's namespace, and of one in the cluster.
     async fn make_people(&self) -> Result<(), Error> {
-        let Names { view_role, edit_role, admin_role, .. } = &self.layout.names;
+        let Installation { view_role, edit_role, admin_role, .. } = &self.layout.installation;
         for (actor, role) in
             [(Actor::TenantViewer, view_role), (Actor::TenantUser, edit_role), (Actor::TenantAdmin, admin_role)]
         {
@@ -101,7 +101,7 @@ impl Scratch {
 
     fn binding(&self, kind: &str, name: &str, role: &str, actor: Actor) -> Value {
         let group = "rbac.authorization.k8s.io";
-        let user = actor.identity(&self.layout.names, &self.layout.id).user;
+        let user = actor.identity(&self.layout.installation, &self.layout.id).user;
         let binding = json!({
             "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": role},
             "subjects": [{"apiGroup": group, "kind": "User", "name": user}],
@@ -111,6 +111,9 @@ impl Scratch {
 
     /// Accounts of hosts, each with the Secret of its name that its tokens are bound to.
     async fn make_hosts(&self) -> Result<(), Error> {
+        if !self.layout.installation.has_hosts {
+            return Ok(());
+        }
         for object in [Object::OfNode, Object::OfHost, Object::OfOtherHost] {
             let name = self.layout.name(object);
             let account = self.labelled("v1", "ServiceAccount", &name, json!({}));
@@ -197,14 +200,17 @@ impl Scratch {
 ///
 /// # Errors
 /// When something cannot be taken away; the rest is gone all the same.
-pub async fn remove_leftovers(client: &Client, names: &Names) -> Result<(), Error> {
-    remove(client, names, LABEL).await
+pub async fn remove_leftovers(client: &Client, installation: &Installation) -> Result<(), Error> {
+    remove(client, installation, LABEL).await
 }
 
-async fn remove(client: &Client, names: &Names, selector: &str) -> Result<(), Error> {
-    let layout = Layout { names: names.clone(), id: String::new() };
+async fn remove(client: &Client, installation: &Installation, selector: &str) -> Result<(), Error> {
+    let layout = Layout { installation: installation.clone(), id: String::new() };
     let mut outcome = Ok(());
     for (resource, place) in KINDS {
+        if place == Place::Hosts && !installation.has_hosts {
+            continue;
+        }
         let path = collection(resource, &layout.namespace(place));
         if let Err(error) = remove_kind(client, resource, &path, selector).await {
             outcome = outcome.and(Err(error));

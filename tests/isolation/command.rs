@@ -4,8 +4,8 @@ use std::process::Output;
 use std::process::Stdio;
 use std::time::Duration;
 
+use dcv_operator::isolation::Installation;
 use dcv_operator::isolation::LABEL;
-use dcv_operator::isolation::Names;
 use dcv_operator::isolation::check_rights;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::Api;
@@ -114,13 +114,13 @@ async fn a_caller_without_the_rights_is_told_which_are_missing() {
     in_namespace("rights", async |admin, namespace| {
         make_account(&admin, &namespace, "somebody").await;
         let somebody = bearer(&request_token(&admin, &namespace, "somebody", None, None).await.unwrap()).await;
-        let error = check_rights(&somebody, &Names::default()).await.unwrap_err().to_string();
+        let error = check_rights(&somebody, &Installation::default()).await.unwrap_err().to_string();
         for right in
             ["impersonate users", "impersonate groups system:masters", "create namespaces", "bind clusterroles edit"]
         {
             assert!(error.contains(right), "{error}");
         }
-        check_rights(&admin, &Names::default()).await.unwrap();
+        check_rights(&admin, &Installation::default()).await.unwrap();
     })
     .await;
 }

@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 use std::time::Instant;
 
+use dcv_operator::isolation::Installation;
 use dcv_operator::isolation::Matrix;
 use dcv_operator::isolation::Outcome;
 use dcv_operator::isolation::Refuser;
@@ -44,7 +45,7 @@ const OURS: &str = "app.kubernetes.io/part-of=dcv-operator";
 async fn what_is_installed_does_what_the_rules_say_and_every_part_of_it_is_needed() {
     let (client, _alone) = alone().await;
     with_matrix(client.clone(), async |matrix| {
-        let verdicts = matrix.judge_patiently(&generate::cases()).await;
+        let verdicts = matrix.judge_patiently(&generate::cases(&Installation::default())).await;
         let report = Report::of(&verdicts);
         assert!(report.is_good(), "\n{}", report.text());
         let absent: Vec<_> = verdicts.iter().filter(|verdict| verdict.outcome == Outcome::Absent).collect();

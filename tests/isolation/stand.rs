@@ -4,8 +4,8 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::panic::resume_unwind;
 
+use dcv_operator::isolation::Installation;
 use dcv_operator::isolation::Matrix;
-use dcv_operator::isolation::Names;
 use dcv_operator::isolation::Scratch;
 use futures::FutureExt;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -52,7 +52,7 @@ async fn make_what_a_controller_makes(admin: &Client) {
 
 /// Runs `body` with scratch objects, which go with it.
 pub async fn with_matrix<F: Future<Output = ()>>(client: Client, body: impl FnOnce(Matrix) -> F) {
-    let scratch = Scratch::new(client, Names::default(), unique("t"));
+    let scratch = Scratch::new(client, Installation::default(), unique("t"));
     scratch.make().await.unwrap();
     let outcome = AssertUnwindSafe(body(Matrix::new(&scratch, PARALLEL))).catch_unwind().await;
     scratch.remove().await.unwrap();
