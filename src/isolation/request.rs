@@ -251,7 +251,7 @@ mod tests {
     }
 
     fn writes() -> impl Iterator<Item = Case> {
-        generate::cases(&Installation::default()).into_iter().filter(|case| case.is_dry_run())
+        generate::cases(&Installation::default()).into_iter().filter(Case::is_dry_run)
     }
 
     #[test]
