@@ -57,6 +57,8 @@ impl Answer {
 impl Rest {
     /// A client of the broker at `base`, whose certificate `ca` signed.
     pub fn new(base: &str, ca: &Path, id: &str, password: &str) -> Self {
+        // The first caller of the process decides; later calls change nothing.
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let ca = fs::read(ca).expect("hack/up wrote the brokers' certificate");
         let http = reqwest::Client::builder()
             .tls_certs_only([Certificate::from_pem(&ca).expect("the brokers' certificate is PEM")])

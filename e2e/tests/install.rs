@@ -13,7 +13,9 @@ use e2e::seconds;
 use serde_json::Value;
 use tokio::io::AsyncBufReadExt;
 use tokio::io::BufReader;
+use tokio::io::Lines;
 use tokio::process::Child;
+use tokio::process::ChildStdout;
 
 const NAME: &str = "e2e-install";
 const RELEASE: &str = "dcv-operator";
@@ -39,6 +41,8 @@ spec: {owner: ann, type: VIRTUAL, initFile: script.sh, autorunFile: script.sh}
 /// A port of this machine that leads to a Service.
 struct Forward {
     _kubectl: Child,
+    /// kubectl ends when nobody reads what it has to say.
+    _said: Lines<BufReader<ChildStdout>>,
     port: u16,
 }
 
@@ -48,7 +52,7 @@ async fn forward(nodes: &Nodes, service: &str, port: u16) -> Forward {
     let mut lines = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
     let line = lines.next_line().await.expect("it can be read").expect("it says where it listens");
     let port = line.split([':', ' ']).find_map(|word| word.parse().ok());
-    Forward { port: port.unwrap_or_else(|| panic!("no port in {line:?}")), _kubectl: child }
+    Forward { port: port.unwrap_or_else(|| panic!("no port in {line:?}")), _kubectl: child, _said: lines }
 }
 
 /// A registered client of the REST API in team-a, over `broker`.
@@ -83,7 +87,7 @@ async fn an_installation_shows_a_desktop_passes_its_test_and_leaves_what_it_says
     nodes.kubectl(&["apply", "-f", "-"], SESSION).await.expect("a session can be created");
     let ready = ["wait", "dcvs/desk", "--namespace=team-a", "--for=condition=Ready", "--timeout=60s"];
     nodes.kubectl(&ready, "").await.expect("the session gets READY");
-    let (until_ready, broker) = (begun.elapsed(), forward(&nodes, "service/dcv-broker", 8443).await);
+    let (until_ready, broker) = (begun.elapsed(), forward(&nodes, "service/dcv-operator-broker", 8443).await);
     let rest = client(&nodes, &broker).await;
     let rest = eventually("the client to be accepted", seconds(20), async || rest.log_in().await).await;
     let id = nodes.kubectl(&["get", "dcvs/desk", "--namespace=team-a", "-o=jsonpath={.status.sessionId}"], "").await;
