@@ -70,6 +70,9 @@ async fn every_documented_fact_of_this_machine_is_told() {
     for key in ["dcv:os-family", "dcv:max-virtual-sessions", "dcv:max-concurrent-sessions-per-user"] {
         assert!(tags.iter().any(|tag| tag["Key"] == key), "{key}: {tags:?}");
     }
+    let server = stand.servers().get(&stand.server(1)).await.expect("the server is there");
+    let agent = server.status.and_then(|status| status.agent).expect("the agent told of itself");
+    assert_eq!(agent.clock_skew_seconds, Some(0), "the API server runs on this machine");
     sessions.delete_namespace().await;
 }
 

@@ -563,6 +563,7 @@ impl<B: Backend> Agent<B> {
         } else {
             self.me.boot_id.clone()
         };
+        self.facts.agent.clock_skew_seconds = self.lease.clock_skew_seconds();
         let status = server::status(server, &self.facts, &self.counts, now);
         let since = self.server_written.map(|written| written.elapsed());
         if server::is_due(&told.cloned().unwrap_or_default(), &status, since)

@@ -288,6 +288,9 @@ fn level(new: &mut DcvServerStatus, old: &DcvServerStatus) {
         level_memory(&mut new.memory, old.memory);
         level_memory(&mut new.swap, old.swap);
     }
+    if let (Some(new), Some(old)) = (&mut new.agent, &old.agent) {
+        new.clock_skew_seconds = old.clock_skew_seconds;
+    }
     let ids = |list: &[OtherSession]| list.iter().map(|other| other.id.clone()).collect::<Vec<_>>();
     if ids(&new.other_sessions) == ids(&old.other_sessions) {
         new.other_sessions.clone_from(&old.other_sessions);
@@ -310,6 +313,11 @@ fn has_moved(old: &DcvServerStatus, new: &DcvServerStatus) -> bool {
         status.host.as_ref().and_then(|host| host.cpu_load_average).map_or(0.0, |load| load.one_minute)
     };
     let users = |status: &DcvServerStatus| status.host.as_ref().map(|host| host.logged_in_users.clone());
+    let skew = |status: &DcvServerStatus| status.agent.as_ref().and_then(|agent| agent.clock_skew_seconds);
+    let has_clock_moved = match (skew(old), skew(new)) {
+        (Some(old), Some(new)) => old.abs_diff(new) > 1,
+        (old, new) => old != new,
+    };
     let (old_load, new_load) = (load(old), load(new));
     old.console_session_count != new.console_session_count
         || old.virtual_session_count != new.virtual_session_count
@@ -317,6 +325,7 @@ fn has_moved(old: &DcvServerStatus, new: &DcvServerStatus) -> bool {
         || old.unavailability_reason != new.unavailability_reason
         || old.other_sessions != new.other_sessions
         || users(old) != users(new)
+        || has_clock_moved
         || (old_load - new_load).abs() > (old_load.max(new_load) / 5.0).max(0.5)
         || memory(|host| host.memory)
         || memory(|host| host.swap)
@@ -519,6 +528,23 @@ mod tests {
         ];
         for (what, change) in changes {
             assert!(due(host(change), 0), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_gains_or_loses_more_than_a_second_is_told_after_a_while() {
+        let with = |clock_skew_seconds| Facts { agent: Agent { clock_skew_seconds, ..Agent::default() }, ..facts() };
+        for (before, after, is_enough) in [
+            (None, Some(0), true),
+            (Some(0), Some(0), false),
+            (Some(0), Some(-1), false),
+            (Some(0), Some(2), true),
+            (Some(31), Some(0), true),
+        ] {
+            let old = written(&DcvServer::default(), &with(before), 0);
+            let new = status(&old, &with(after), &plan(0), mock::clock());
+            let due = |since| is_due(old.status.as_ref().unwrap(), &new, Some(Duration::from_secs(since)));
+            assert_eq!((due(30), due(29)), (is_enough, false), "{before:?} to {after:?}");
         }
     }
 

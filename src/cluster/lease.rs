@@ -176,7 +176,15 @@ const SERVER_LEASE_JITTER: f64 = 0.2;
 /// The Lease by which an agent shows that it lives. Cheap to clone.
 #[derive(Clone)]
 pub struct ServerLease {
-    renewed: watch::Receiver<Option<Instant>>,
+    renewed: watch::Receiver<Option<Renewal>>,
+}
+
+/// A renewal that succeeded.
+#[derive(Clone, Copy)]
+struct Renewal {
+    begun: Instant,
+    /// What it showed of our clock.
+    clock_skew_seconds: Option<i32>,
 }
 
 impl ServerLease {
@@ -192,11 +200,12 @@ impl ServerLease {
         let work = async move {
             let mut failures = 0;
             loop {
-                let started = Instant::now();
-                let renewal = renew(&api, &server, &holder, clock());
+                let (begun, begun_at) = (Instant::now(), clock());
+                let renewal = renew(&api, &server, &holder, begun_at);
                 match tokio::time::timeout(SERVER_LEASE_PERIOD, renewal).await {
-                    Ok(Ok(())) => {
-                        sender.send_replace(Some(started));
+                    Ok(Ok(lease)) => {
+                        let clock_skew_seconds = clock_skew_seconds(&lease, begun_at, clock());
+                        sender.send_replace(Some(Renewal { begun, clock_skew_seconds }));
                         failures = 0;
                     }
                     Ok(Err(error)) => {
@@ -218,7 +227,7 @@ impl ServerLease {
                 }
                 let pause = server_lease_pause(failures, rand::random());
                 // A renewal counts from its beginning, a failure from its end.
-                tokio::time::sleep(if failures == 0 { pause.saturating_sub(started.elapsed()) } else { pause }).await;
+                tokio::time::sleep(if failures == 0 { pause.saturating_sub(begun.elapsed()) } else { pause }).await;
             }
         };
         (Self { renewed }, work)
@@ -226,7 +235,13 @@ impl ServerLease {
 
     /// When the last renewal that succeeded was begun.
     pub fn last_renewed(&self) -> Option<Instant> {
-        *self.renewed.borrow()
+        self.renewed.borrow().map(|renewal| renewal.begun)
+    }
+
+    /// Seconds by which our clock was ahead of the API server's at the last renewal, negative when behind; 0 when no
+    /// difference could be seen, absent when the API server does not tell its time.
+    pub fn clock_skew_seconds(&self) -> Option<i32> {
+        self.renewed.borrow().and_then(|renewal| renewal.clock_skew_seconds)
     }
 
     /// Whether the agent may write: its Lease was renewed within two thirds of its life.
@@ -249,7 +264,18 @@ fn server_lease_pause(failures: u32, chance: f64) -> Duration {
     full.mul_f64(1.0 - SERVER_LEASE_JITTER * chance)
 }
 
-async fn renew(api: &Api<Lease>, server: &str, holder: &str, now: Timestamp) -> Result<(), Error> {
+/// Seconds by which our clock is ahead of that of the API server, which notes in whole seconds when it wrote `lease`. By our
+/// clock that was between `begun` and `answered`; a difference that may come of this is none.
+fn clock_skew_seconds(lease: &Lease, begun: Timestamp, answered: Timestamp) -> Option<i32> {
+    let entries = lease.metadata.managed_fields.iter().flatten();
+    let written = entries.filter_map(|entry| entry.time.as_ref()).map(|time| time.0).max()?;
+    let ahead = begun.duration_since(written).as_secs().max(0);
+    let behind = written.duration_since(answered).as_secs_f64().ceil().max(0.0);
+    #[expect(clippy::cast_possible_truncation, reason = "a cast from float stops at the ends of the range")]
+    Some(i32::try_from(ahead).unwrap_or(i32::MAX).saturating_sub(behind as i32))
+}
+
+async fn renew(api: &Api<Lease>, server: &str, holder: &str, now: Timestamp) -> Result<Lease, Error> {
     let object = || format!("Lease {server}");
     let spec = LeaseSpec {
         holder_identity: Some(holder.to_owned()),
@@ -260,11 +286,11 @@ async fn renew(api: &Api<Lease>, server: &str, holder: &str, now: Timestamp) -> 
     let patch = Patch::Merge(serde_json::json!({ "spec": spec }));
     match api.patch(server, &PatchParams::default(), &patch).await.map_err(Error::api("renew", object())) {
         Err(error) if error.is_not_found() => {}
-        other => return other.map(drop),
+        other => return other,
     }
     let metadata = ObjectMeta { name: Some(server.to_owned()), ..ObjectMeta::default() };
     let lease = Lease { metadata, spec: Some(spec) };
-    api.create(&PostParams::default(), &lease).await.map(drop).map_err(Error::api("create", object()))
+    api.create(&PostParams::default(), &lease).await.map_err(Error::api("create", object()))
 }
 
 #[cfg(test)]
@@ -416,6 +442,29 @@ mod tests {
         task.await.unwrap();
         let holder = store.lock().unwrap().0.clone().unwrap()["spec"]["holderIdentity"].clone();
         assert_eq!(holder, "", "given up at the end");
+    }
+
+    #[test]
+    fn a_clock_is_off_by_what_whole_seconds_and_the_time_of_a_call_cannot_explain() {
+        let at = |seconds: f64| wall() + jiff::SignedDuration::from_secs_f64(seconds);
+        let written = |seconds: f64| -> Lease {
+            let entry = |time: f64| serde_json::json!({"manager": "agent", "time": at(time).to_string()});
+            serde_json::from_value(serde_json::json!({"metadata": {"managedFields": [entry(-90.0), entry(seconds)]}}))
+                .unwrap()
+        };
+        let skew = |begun: f64, answered: f64| clock_skew_seconds(&written(0.0), at(begun), at(answered));
+        for (begun, answered, expected) in [
+            (0.0, 0.0, 0),
+            (0.9, 0.95, 0),
+            (-3.0, 0.1, 0),
+            (1.0, 1.1, 1),
+            (40.7, 40.8, 40),
+            (-0.2, -0.1, -1),
+            (-33.0, -32.0, -32),
+        ] {
+            assert_eq!(skew(begun, answered), Some(expected), "from {begun} to {answered}");
+        }
+        assert_eq!(clock_skew_seconds(&Lease::default(), at(0.0), at(9.0)), None, "it does not tell");
     }
 
     #[tokio::test]
