@@ -60,11 +60,16 @@ impl Lines {
     }
 }
 
-fn keep_lines() -> (Lines, tracing::subscriber::DefaultGuard) {
+/// For as long as the guard and the other subscriber live, keeps the lines of this thread.
+///
+/// While there is one subscriber, tracing takes it for the subscriber of all threads: a place that another test logs from first
+/// would be asked for by that thread's subscriber, which is none, and be silent for this one too. So there are two.
+fn keep_lines() -> (Lines, (tracing::subscriber::DefaultGuard, tracing::Dispatch)) {
     let lines = Lines::default();
     let subscriber =
         tracing_subscriber::fmt().json().with_max_level(tracing::Level::TRACE).with_writer(lines.clone()).finish();
-    (lines, tracing::subscriber::set_default(subscriber))
+    let guard = tracing::subscriber::set_default(subscriber);
+    (lines, (guard, tracing::Dispatch::new(tracing_subscriber::registry())))
 }
 
 async fn send(router: &Router, method: &str, path: &str, authorization: &str, body: &str) -> (u16, String, Value) {
