@@ -40,6 +40,8 @@ const WRITES_AT_ONCE: usize = 32;
 const CLIENTS: usize = 16;
 const SMALL_REQUESTS: usize = 20_000;
 const TOKENS: usize = 5_000;
+/// Ticks of `/proc` in a second, on every Linux that people run.
+const TICKS: f64 = 100.0;
 
 /// How many sessions: `BENCH_SESSIONS`, or [`SESSIONS`].
 #[expect(clippy::disallowed_methods, reason = "a benchmark has no settings")]
@@ -137,6 +139,12 @@ async fn walk(portal: &Portal) -> Vec<f64> {
 /// This program again, as a server that returns one answer.
 struct Bare(Child);
 
+impl Bare {
+    fn pid(&self) -> i32 {
+        i32::try_from(self.0.id()).expect("process ids are small")
+    }
+}
+
 impl Drop for Bare {
     fn drop(&mut self) {
         let _ = self.0.kill();
@@ -191,6 +199,14 @@ async fn token_rate(stand: &Stand) -> f64 {
     TOKENS as f64 / start.elapsed().as_secs_f64()
 }
 
+/// Seconds of a processor that a process has used.
+fn processor_seconds(pid: i32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
+    // Behind the name in parentheses; user and system time are the 14th and 15th field of all.
+    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
+    fields.map(|ticks| ticks.parse::<f64>().expect("a number of ticks")).sum::<f64>() / TICKS
+}
+
 fn resident_mib(pid: i32) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the broker runs");
     let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("every process has some");
@@ -236,10 +252,16 @@ async fn measure() -> Value {
     let (bare, bare_portal) = start_bare(&stand, &portal, &answer).await;
     // One after the other, twice, so that what changes on the machine meanwhile does not favour one.
     let mut rates = (0.0, 0.0);
+    let broker = stand.role("broker-1").pid();
+    let processor = || (processor_seconds(broker), processor_seconds(bare.pid()));
+    let before = processor();
     for _ in 0..2 {
         rates.0 += portal.rate(SMALL_REQUESTS / 2, "/describeSessions", &page).await / 2.0;
         rates.1 += bare_portal.rate(SMALL_REQUESTS / 2, "/describeSessions", &page).await / 2.0;
     }
+    let after = processor();
+    let microseconds = |seconds: f64| seconds * 1e6 / SMALL_REQUESTS as f64;
+    let processor_us = (microseconds(after.0 - before.0), microseconds(after.1 - before.1));
     drop(bare);
     let token_rps = token_rate(&stand).await;
 
@@ -261,6 +283,8 @@ async fn measure() -> Value {
         "create_1000_seconds": rounded(create_1000_seconds.as_secs_f64()),
         "describe20_rps": rates.0.round(),
         "bare_axum_rps": rates.1.round(),
+        "describe20_processor_us": rounded(processor_us.0),
+        "bare_axum_processor_us": rounded(processor_us.1),
         "token_rps": token_rps.round(),
         "rss_mib": rounded(rss_mib),
     })

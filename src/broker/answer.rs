@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::problem::Problem;
 
-/// Room for one session or server, in bytes: what most take with a few tags.
+/// Room for one server, in bytes: what most take with a few tags.
 const ITEM_BYTES: usize = 1024;
 
 /// `answer`, which lists `items` objects, as JSON: written at once into room enough, where `axum::Json` starts with little
@@ -19,6 +19,14 @@ const ITEM_BYTES: usize = 1024;
 /// When it is no JSON, which no wire type is.
 pub fn list(answer: &impl Serialize, items: usize) -> Result<Response, Problem> {
     let mut text = Vec::with_capacity(ITEM_BYTES * (items + 1));
-    serde_json::to_writer(&mut text, answer).map_err(|error| Problem::Internal(Box::new(error)))?;
+    json(serde_json::to_writer(&mut text, answer).map(|()| text))
+}
+
+/// An answer that is written already.
+///
+/// # Errors
+/// When that failed.
+pub fn json(text: serde_json::Result<Vec<u8>>) -> Result<Response, Problem> {
+    let text = text.map_err(|error| Problem::Internal(Box::new(error)))?;
     Ok(([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], Body::from(text)).into_response())
 }

@@ -79,7 +79,13 @@ pub struct SessionView {
     pub session: Arc<DcvSession>,
     /// Its server, once it is bound to one that exists.
     pub server: Option<ServerView>,
+    /// What lists show of it by itself.
+    pub own: Arc<Own>,
 }
+
+/// What lists show of a session by itself: its JSON object without the closing brace, written once for each state of it, by
+/// who first needs it.
+pub type Own = OnceLock<Box<str>>;
 
 /// A desktop on a host that no object stands for, and its server.
 #[derive(Clone)]

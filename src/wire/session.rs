@@ -10,11 +10,10 @@ use serde::Serialize;
 use super::server::KeyValuePair;
 use super::server::Server;
 
-/// A remote desktop. `S` is what is said of its server: [`Server`], or that in a form that is written before.
+/// A remote desktop.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "PascalCase", default, bound(deserialize = "S: Default + Deserialize<'de>"))]
-#[schemars(rename = "Session", bound = "S: Default + Serialize + JsonSchema")]
-pub struct Session<'a, S = Server<'a>> {
+#[serde(rename_all = "PascalCase", default)]
+pub struct Session<'a> {
     /// Id of the session, also on its host; absent while there is none.
     #[serde(skip_serializing_if = "str::is_empty")]
     pub id: Cow<'a, str>,
@@ -22,9 +21,6 @@ pub struct Session<'a, S = Server<'a>> {
     pub name: Cow<'a, str>,
     /// Account it belongs to.
     pub owner: Cow<'a, str>,
-    /// Where it runs; absent until placed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub server: Option<S>,
     /// `CONSOLE` or `VIRTUAL`.
     #[serde(rename = "Type")]
     pub type_: Cow<'a, str>,
@@ -52,6 +48,9 @@ pub struct Session<'a, S = Server<'a>> {
     /// Folder for file storage.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_root: Option<Cow<'a, str>>,
+    /// Where it runs; absent until placed. Last, so that lists can add it to what is written of the rest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<Server<'a>>,
 }
 
 /// Which sessions to describe. Everything may be absent.
@@ -75,13 +74,12 @@ pub struct DescribeSessionsRequestData {
 
 /// A page of sessions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "PascalCase", default, bound(deserialize = "S: Default + Deserialize<'de>"))]
-#[schemars(rename = "DescribeSessionsResponse", bound = "S: Default + Serialize + JsonSchema")]
-pub struct DescribeSessionsResponse<'a, S = Server<'a>> {
+#[serde(rename_all = "PascalCase", default)]
+pub struct DescribeSessionsResponse<'a> {
     /// Id of the call.
     pub request_id: String,
     /// The sessions.
-    pub sessions: Vec<Session<'a, S>>,
+    pub sessions: Vec<Session<'a>>,
     /// Where the next page starts; absent at the end.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_token: Option<String>,

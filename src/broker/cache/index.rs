@@ -7,6 +7,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 
+use super::super::store::Own;
 use super::super::store::Place;
 use super::super::store::Position;
 use super::mirror::Index;
@@ -49,8 +50,8 @@ impl<K> Groups<K> {
 /// Sessions by position, id, name and server.
 #[derive(Default)]
 pub struct SessionIndex {
-    /// All, in order.
-    pub ordered: BTreeMap<Position, Arc<DcvSession>>,
+    /// All, in order, and what lists show of each by itself.
+    pub ordered: BTreeMap<Position, (Arc<DcvSession>, Arc<Own>)>,
     by_id: Groups<DcvSession>,
     by_name: Groups<DcvSession>,
     on_server: Groups<DcvSession>,
@@ -74,7 +75,7 @@ pub fn occupied(session: &DcvSession) -> Option<&str> {
 
 impl Index<DcvSession> for SessionIndex {
     fn insert(&mut self, session: &Arc<DcvSession>) {
-        self.ordered.insert(Position::of(session.as_ref()), Arc::clone(session));
+        self.ordered.insert(Position::of(session.as_ref()), (Arc::clone(session), Arc::default()));
         self.by_id.insert(session.id().to_owned(), session);
         self.by_name.insert(name_of(session), session);
         if let Some(server) = occupied(session) {

@@ -31,6 +31,7 @@ use super::promise::Shortage;
 use super::store::Keys;
 use super::store::Located;
 use super::store::OtherView;
+use super::store::Own;
 use super::store::Position;
 use super::store::ServerView;
 use super::store::SessionView;
@@ -159,11 +160,13 @@ impl World {
         client: &ApiClient,
         labels: &BTreeMap<String, String>,
         session: &Arc<DcvSession>,
+        own: Arc<Own>,
     ) -> SessionView {
         let server = session.server_name().and_then(|name| self.servers.index.named(name));
         SessionView {
             server: server.map(|server| self.server_view(client, labels, server)),
             session: Arc::clone(session),
+            own,
         }
     }
 }
@@ -231,8 +234,8 @@ impl Cache {
         let from = after.map_or(Bound::Unbounded, |after| Bound::Excluded(after.clone()));
         let sessions = world.sessions.index.ordered.range((from, Bound::Unbounded));
         sessions
-            .filter(|(_, session)| sees(client, session))
-            .map(|(_, session)| world.session_view(client, &labels, session))
+            .filter(|(_, (session, _))| sees(client, session))
+            .map(|(_, (session, own))| world.session_view(client, &labels, session, Arc::clone(own)))
             .filter(keep)
             .take(limit)
             .collect()
@@ -245,7 +248,7 @@ impl Cache {
         let sessions = world.sessions.index.with_id(id).iter();
         sessions
             .filter(|session| sees(client, session))
-            .map(|session| world.session_view(client, &labels, session))
+            .map(|session| world.session_view(client, &labels, session, Arc::default()))
             .collect()
     }
 

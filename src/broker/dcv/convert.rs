@@ -4,8 +4,6 @@ use std::borrow::Cow;
 
 use jiff::SignedDuration;
 use jiff::Timestamp;
-use serde::Serialize;
-use serde_json::value::RawValue;
 
 use super::super::Rules;
 use super::super::availability;
@@ -53,16 +51,11 @@ pub fn is_listed(view: &ServerView, rules: &Rules, now: Timestamp) -> bool {
 
 /// A session as clients see it.
 pub fn session<'a>(view: &'a SessionView, rules: &Rules, now: Timestamp) -> wire::Session<'a> {
-    session_at(view, session_server(view, rules, now))
+    wire::Session { server: session_server(view, rules, now), ..own(view) }
 }
 
-/// The same for lists.
-pub fn listed<'a>(view: &'a SessionView, rules: &Rules, now: Timestamp) -> wire::Session<'a, Place<'a>> {
-    session_at(view, session_place(view, rules, now))
-}
-
-/// A session that is shown with `server`.
-fn session_at<S>(view: &SessionView, server: Option<S>) -> wire::Session<'_, S> {
+/// What is shown of a session apart from its server.
+pub fn own(view: &SessionView) -> wire::Session<'_> {
     let session = &view.session;
     let status = session.status.as_ref();
     let state = session.shown_state();
@@ -70,7 +63,7 @@ fn session_at<S>(view: &SessionView, server: Option<S>) -> wire::Session<'_, S> 
         id: session.id().into(),
         name: session.spec.display_name.as_deref().or(session.metadata.name.as_deref()).unwrap_or_default().into(),
         owner: session.spec.owner.as_str().into(),
-        server,
+        server: None,
         type_: session.spec.type_.as_str().into(),
         max_concurrent_clients: session.spec.max_concurrent_clients.map(i64::from),
         state: state.as_str().into(),
@@ -128,7 +121,7 @@ fn ended(session: &DcvSession) -> &'static str {
 
 /// A desktop that no object stands for, as clients see it. One started by hand is described as one of ours; one that was
 /// ours is not: who has deleted it must never find it READY again.
-pub fn other<'a>(view: &'a OtherView, rules: &Rules, now: Timestamp) -> wire::Session<'a, Place<'a>> {
+pub fn other<'a>(view: &'a OtherView, rules: &Rules, now: Timestamp) -> wire::Session<'a> {
     let OtherView { session, server, .. } = view;
     let (state, reason) = match session.origin {
         SessionOrigin::Unclaimed => (
@@ -142,7 +135,7 @@ pub fn other<'a>(view: &'a OtherView, rules: &Rules, now: Timestamp) -> wire::Se
         id: session.id.as_str().into(),
         name: session.session_name.as_deref().unwrap_or_default().into(),
         owner: session.owner.as_str().into(),
-        server: Some(Place::Built(Box::new(place(server, rules, now)))),
+        server: Some(place(server, rules, now)),
         type_: session.type_.as_str().into(),
         state: state.as_str().into(),
         state_reason: text(reason),
@@ -161,40 +154,8 @@ pub fn place<'a>(view: &'a ServerView, rules: &Rules, now: Timestamp) -> wire::S
     wire::Server { id, ..address(&view.server) }
 }
 
-/// Where a session is, in a list.
-#[derive(Serialize)]
-#[serde(untagged)]
-pub enum Place<'a> {
-    /// As it was written for another session of the server.
-    Written(&'a RawValue),
-    /// Made for this session.
-    Built(Box<wire::Server<'a>>),
-}
-
-/// As [`session_server`]. Most sessions are reached where their server is, so what they show of it is all the same.
-fn session_place<'a>(view: &'a SessionView, rules: &Rules, now: Timestamp) -> Option<Place<'a>> {
-    let built = || session_server(view, rules, now).map(|server| Place::Built(Box::new(server)));
-    let Some(server) = view.server.as_ref().filter(|server| is_listed(server, rules, now)) else { return built() };
-    if !is_reached_at(&view.session, &server.server) {
-        return built();
-    }
-    let write = || serde_json::value::to_raw_value(&place(server, rules, now)).expect("a place is plain data");
-    view.session.server_name().map(|_| Place::Written(server.place.get_or_init(write)))
-}
-
-/// Whether the session is reached where its server says that it is itself.
-fn is_reached_at(session: &DcvSession, server: &DcvServer) -> bool {
-    let Some(reached) = session.status.as_ref().and_then(|status| status.server.as_ref()) else { return true };
-    server.status.as_ref().is_some_and(|status| {
-        status.ip == reached.ip
-            && status.port == Some(reached.port)
-            && status.web_url_path == reached.web_url_path
-            && status.endpoints == reached.endpoints
-    })
-}
-
 /// Where a session is. Absent until it is placed.
-fn session_server<'a>(view: &'a SessionView, rules: &Rules, now: Timestamp) -> Option<wire::Server<'a>> {
+pub fn session_server<'a>(view: &'a SessionView, rules: &Rules, now: Timestamp) -> Option<wire::Server<'a>> {
     view.session.server_name()?;
     let mut shown = view.server.as_ref().map(|view| place(view, rules, now)).unwrap_or_default();
     if let Some(reached) = view.session.status.as_ref().and_then(|status| status.server.as_ref()) {
@@ -296,8 +257,6 @@ fn load_average(load: server::CpuLoadAverage) -> wire::CpuLoadAverage {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use serde_json::Value;
     use serde_json::json;
 
@@ -357,42 +316,6 @@ mod tests {
         }
         let away = session(&closed, &json!({"state": "UNKNOWN", "serverName": "s", "stateReason": "silent"}));
         assert_eq!(state_reason(&away, true).as_deref(), Some("Being closed as soon as its server answers again"));
-    }
-
-    /// A view of a session on a server, each with this status.
-    fn placed(session_status: &Value, server_status: &Value) -> SessionView {
-        let server = json!({"apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvServer", "spec": {},
-            "metadata": {"name": "s", "uid": "of-s"}, "status": server_status});
-        let server: DcvServer = serde_json::from_value(server).unwrap();
-        let server = ServerView { server: Arc::new(server), is_visible: true, place: Arc::default() };
-        SessionView { session: Arc::new(session(&json!({}), session_status)), server: Some(server) }
-    }
-
-    #[test]
-    fn a_list_shows_of_each_session_what_is_shown_of_it_alone() {
-        let endpoint =
-            |port: u16| json!({"ipAddress": "10.0.0.1", "port": port, "webUrlPath": "/", "protocol": "HTTP"});
-        let reached =
-            |port: u16| json!({"ip": "10.0.0.1", "port": port, "webUrlPath": "/", "endpoints": [endpoint(port)]});
-        let mut server = reached(8443);
-        server["tags"] = json!({"pool": "render"});
-        let (rules, now) = (Rules::default(), Timestamp::UNIX_EPOCH);
-        let on_server = |reached: Value| json!({"state": "READY", "serverName": "s", "server": reached});
-        for status in [
-            json!(null),
-            json!({"state": "CREATING", "serverName": "s"}),
-            on_server(reached(8443)),
-            on_server(reached(1)),
-        ] {
-            let mut view = placed(&status, &server);
-            for is_visible in [true, true, false] {
-                view.server.as_mut().unwrap().is_visible = is_visible;
-                let alone = serde_json::to_string(&super::session(&view, &rules, now)).unwrap();
-                assert_eq!(serde_json::to_string(&listed(&view, &rules, now)).unwrap(), alone, "{status}");
-            }
-            let is_written = view.server.unwrap().place.get().is_some();
-            assert_eq!(is_written, view.session.server_name().is_some() && status["server"]["port"] != 1, "{status}");
-        }
     }
 
     #[test]

@@ -242,7 +242,7 @@ async fn carry_out(app: &App, client: &ApiClient, plan: Plan) -> Result<Outcome,
             made
         }
     };
-    Ok(Ok(Accepted { view: SessionView { session, server: None }, forecast: None }))
+    Ok(Ok(Accepted { view: SessionView { session, server: None, own: Arc::default() }, forecast: None }))
 }
 
 const NAME_ALPHABET: [char; 32] = [

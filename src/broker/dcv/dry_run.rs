@@ -145,7 +145,7 @@ fn accepted(session: DcvSession, outlook: &Outlook, servers: &HashMap<String, Se
     };
     let reason = format!("Dry run, nothing was created. {would}{}", outlook.report);
     create::Accepted {
-        view: SessionView { session: Arc::new(session), server: None },
+        view: SessionView { session: Arc::new(session), server: None, own: Arc::default() },
         forecast: Some(Forecast { server, reason }),
     }
 }

@@ -8,6 +8,7 @@ mod delete;
 mod dry_run;
 #[cfg(test)]
 mod fuzz;
+mod listed;
 mod lookup;
 mod page;
 mod permissions;

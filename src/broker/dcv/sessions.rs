@@ -20,14 +20,13 @@ use super::super::store::Position;
 use super::super::store::ServerView;
 use super::super::store::SessionView;
 use super::convert;
-use super::convert::Place;
 use super::is_shown;
+use super::listed;
+use super::listed::Listed;
 use super::lookup;
 use super::page::Page;
 use crate::wire::DescribeSessionsRequestData;
-use crate::wire::DescribeSessionsResponse;
 use crate::wire::KeyValuePair;
-use crate::wire::Session;
 
 /// What a session must have. Several filters must all hold.
 enum Filter {
@@ -56,13 +55,13 @@ impl Filter {
     }
 }
 
-/// What is listed: a session, or a desktop on a host that none stands for.
-enum Listed {
+/// A session, or a desktop on a host that none stands for.
+enum View {
     Session(SessionView),
     Other(OtherView),
 }
 
-impl Listed {
+impl View {
     fn position(&self) -> Position {
         match self {
             Self::Session(view) => Position::of(view.session.as_ref()),
@@ -70,10 +69,10 @@ impl Listed {
         }
     }
 
-    fn shown(&self, rules: &Rules, now: Timestamp) -> Session<'_, Place<'_>> {
+    fn listed(&self, rules: &Rules, now: Timestamp) -> Listed<'_> {
         match self {
-            Self::Session(view) => convert::listed(view, rules, now),
-            Self::Other(view) => convert::other(view, rules, now),
+            Self::Session(view) => listed::session(view, rules, now),
+            Self::Other(view) => Listed::Made(Box::new(convert::other(view, rules, now))),
         }
     }
 }
@@ -108,12 +107,12 @@ pub async fn describe_sessions(
     let mut others = lookup::others(&app, &client, &ids);
     others.retain(|view| meets(&view.session.owner, Some(&view.server)));
     let is_page = ids.is_empty() && others.is_empty();
-    let mut listed: Vec<_> = sessions.into_iter().map(Listed::Session).collect();
-    listed.extend(others.into_iter().map(Listed::Other));
+    let mut views: Vec<_> = sessions.into_iter().map(View::Session).collect();
+    views.extend(others.into_iter().map(View::Other));
     if !is_page {
-        listed = page.select(listed, Listed::position);
+        views = page.select(views, View::position);
     }
-    let (listed, next_token) = page.cut(listed, Listed::position);
-    let sessions = listed.iter().map(|it| it.shown(&app.rules, now)).collect();
-    answer::list(&DescribeSessionsResponse { request_id: id.text(), sessions, next_token }, listed.len())
+    let (views, next_token) = page.cut(views, View::position);
+    let listed: Vec<_> = views.iter().map(|view| view.listed(&app.rules, now)).collect();
+    answer::json(listed::page(&id.text(), &listed, next_token.as_deref()))
 }
