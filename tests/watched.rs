@@ -49,6 +49,13 @@ fn check(place: &str, query: &str, documented: &BTreeMap<String, String>) {
     }
 }
 
+/// What can be set of each alert, `metrics.prometheusRule.alerts` in the chart's values.
+fn alert_values() -> serde_json::Map<String, Value> {
+    let text = fs::read_to_string(root().join("charts/dcv-operator/values.yaml")).unwrap();
+    let values: Value = serde_saphyr::from_str(&text).unwrap();
+    values["metrics"]["prometheusRule"]["alerts"].as_object().unwrap().clone()
+}
+
 /// Every alert: its name, and the rule.
 fn alerts() -> Vec<(String, Value)> {
     let mut alerts = Vec::new();
@@ -66,16 +73,33 @@ fn alerts() -> Vec<(String, Value)> {
 
 #[test]
 fn alerts_look_at_metrics_that_there_are_and_say_what_people_need() {
-    let documented = documented();
+    let (documented, values) = (documented(), alert_values());
     for (name, rule) in alerts() {
         check(&name, rule["expr"].as_str().unwrap(), &documented);
         assert!(name.starts_with("Dcv"), "{name}");
-        let severity = rule["labels"]["severity"].as_str();
+        let severity = values[&name]["severity"].as_str();
         assert!(matches!(severity, Some("critical" | "warning" | "info")), "{name}: {severity:?}");
         for key in ["summary", "description"] {
             assert!(rule["annotations"][key].as_str().is_some_and(|text| !text.is_empty()), "{name} has no {key}");
         }
     }
+}
+
+#[test]
+fn each_value_of_an_alert_has_its_place_in_the_rule_and_each_place_a_value() {
+    let mut values = alert_values();
+    let place = Regex::new(r"\$\{(\w+)\}").unwrap();
+    for (name, rule) in alerts() {
+        let mut of_alert = values.remove(&name).unwrap_or_else(|| panic!("nothing of {name} can be set"));
+        let of_alert = of_alert.as_object_mut().unwrap();
+        assert_eq!(of_alert.remove("enabled"), Some(Value::Bool(true)), "{name}");
+        assert_eq!(of_alert.remove("labels"), Some(Value::Object(serde_json::Map::new())), "{name}");
+        let text = rule.to_string();
+        let places: BTreeSet<_> = place.captures_iter(&text).map(|found| found[1].to_owned()).collect();
+        assert_eq!(places, of_alert.keys().cloned().collect(), "{name}");
+        assert_eq!((&rule["for"], &rule["labels"]["severity"]), (&"${for}".into(), &"${severity}".into()), "{name}");
+    }
+    assert_eq!(values.keys().collect::<Vec<_>>(), Vec::<&String>::new(), "no such alerts");
 }
 
 #[test]

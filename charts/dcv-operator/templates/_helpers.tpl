@@ -345,6 +345,37 @@ dcv-broker-certificate
 {{- end }}
 {{- end -}}
 
+{{/*
+The groups of a file of alerts with the values of metrics.prometheusRule.alerts in them, without those that are not wanted:
+`include "dcv-operator.alertGroups" (list . FILE)`. Braces of Prometheus stay as they are.
+*/}}
+{{- define "dcv-operator.alertGroups" -}}
+{{- $rule := (index . 0).Values.metrics.prometheusRule -}}
+{{- $groups := list -}}
+{{- range $group := (index . 1).groups -}}
+{{- $rules := list -}}
+{{- range $group.rules -}}
+{{- $values := index $rule.alerts .alert | required (printf "metrics.prometheusRule.alerts has no %s" .alert) -}}
+{{- if $values.enabled -}}
+{{- $text := toYaml . -}}
+{{- range $name, $value := omit $values "enabled" "labels" -}}
+{{- $text = replace (printf "${%s}" $name) (kindIs "string" $value | ternary $value (toJson $value)) $text -}}
+{{- end -}}
+{{- with regexFind `\$\{\w+\}` $text -}}
+{{- fail (printf "metrics.prometheusRule.alerts: %s needs a value for %s" (index ($text | fromYaml) "alert") .) -}}
+{{- end -}}
+{{- $filled := fromYaml $text -}}
+{{- $_ := set $filled "labels" (merge (dict) $values.labels $rule.alertLabels $filled.labels) -}}
+{{- $rules = append $rules $filled -}}
+{{- end -}}
+{{- end -}}
+{{- if $rules -}}
+{{- $groups = append $groups (dict "name" $group.name "rules" $rules) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $groups -}}
+{{- end -}}
+
 {{/* Namespaced rights, once in each watched namespace: `include "dcv-operator.watched" (list . "broker" RULES SUBJECTS)`. */}}
 {{- define "dcv-operator.watched" -}}
 {{- $context := index . 0 -}}
