@@ -45,7 +45,11 @@ fn root() -> PathBuf {
 }
 
 fn chart(file: &str) -> String {
-    fs::read_to_string(root().join("charts/dcv-operator").join(file)).unwrap()
+    read("charts/dcv-operator", file)
+}
+
+fn read(chart: &str, file: &str) -> String {
+    fs::read_to_string(root().join(chart).join(file)).unwrap()
 }
 
 fn values() -> Value {
@@ -185,20 +189,27 @@ fn the_schema_knows_every_value_and_says_what_the_readme_says() {
     assert_eq!(wrong, Vec::<String>::new());
 }
 
+const CHARTS: [&str; 2] = ["charts/dcv-operator", "charts/dcv-operator-crds"];
+
 #[test]
-fn the_chart_has_the_definitions_as_they_are() {
-    for (name, text) in dcv_operator::api::crd_files().unwrap() {
-        assert_eq!(chart(&format!("files/crds/{name}")), text, "hack/generate crds copies {name}");
+fn the_charts_have_the_definitions_as_they_are() {
+    for chart in CHARTS {
+        for (name, text) in dcv_operator::api::crd_files().unwrap() {
+            assert_eq!(read(chart, &format!("files/crds/{name}")), text, "hack/generate crds copies {name} to {chart}");
+        }
+        let files = fs::read_dir(root().join(chart).join("files/crds")).unwrap();
+        assert_eq!(files.count(), dcv_operator::api::crds().len(), "{chart}");
     }
-    let files = fs::read_dir(root().join("charts/dcv-operator/files/crds")).unwrap();
-    assert_eq!(files.count(), dcv_operator::api::crds().len());
 }
 
 #[test]
-fn the_charts_version_is_the_programs() {
-    let about: Value = serde_saphyr::from_str(&chart("Chart.yaml")).unwrap();
-    assert_eq!(
-        (about["version"].as_str(), about["appVersion"].as_str()),
-        (Some(env!("CARGO_PKG_VERSION")), Some(env!("CARGO_PKG_VERSION")))
-    );
+fn the_charts_versions_are_the_programs() {
+    for chart in CHARTS {
+        let about: Value = serde_saphyr::from_str(&read(chart, "Chart.yaml")).unwrap();
+        assert_eq!(
+            (about["version"].as_str(), about["appVersion"].as_str()),
+            (Some(env!("CARGO_PKG_VERSION")), Some(env!("CARGO_PKG_VERSION"))),
+            "{chart}"
+        );
+    }
 }
