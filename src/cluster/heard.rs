@@ -185,6 +185,8 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Mutex;
 
+    use http::StatusCode;
+    use http_body_util::BodyExt;
     use http_body_util::StreamBody;
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::Api;
@@ -192,9 +194,11 @@ mod tests {
     use kube::runtime::watcher;
     use serde_json::json;
     use tokio::sync::mpsc;
+    use tower::ServiceExt;
 
     use super::*;
     use crate::cluster::Cache;
+    use crate::telemetry::health;
 
     /// What a watch is told.
     type Words = mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>;
@@ -249,14 +253,22 @@ mod tests {
     const CUT_AFTER: Duration = Duration::from_millis(400);
     const DEAF_AFTER: Duration = Duration::from_millis(1200);
 
-    /// Whether readiness calls the process deaf to this watch.
-    fn is_deaf() -> bool {
-        watches::deaf(DEAF_AFTER).iter().any(|(resource, _)| resource == "configmaps")
+    /// What a process with this watch answers to those who ask whether it is ready, if that is about this watch.
+    async fn complaint() -> Option<String> {
+        let (_tell, ready) = tokio::sync::watch::channel(true);
+        let routes = health::router(ready, Arc::default(), DEAF_AFTER);
+        let answer = routes.oneshot(Request::get("/readyz").body(String::new()).unwrap()).await.unwrap();
+        let status = answer.status();
+        let text = String::from_utf8(answer.into_body().collect().await.unwrap().to_bytes().into()).unwrap();
+        // Other tests of this process have watches, too.
+        let line = text.lines().find(|line| line.contains("configmaps"))?;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE, "{text}");
+        Some(line.to_owned())
     }
 
-    async fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    async fn wait_for(what: &str, condition: impl AsyncFn() -> bool) {
         let waited = async {
-            while !condition() {
+            while !condition().await {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -264,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_api_server_that_goes_silent_is_noticed_and_one_that_comes_back_is_heard_again() {
+    async fn a_process_whose_watch_died_silently_is_not_ready_until_it_is_heard_again() {
         let server = Server::default();
         let api = Api::namespaced(server.client(), "silent");
         let (cache, work) = Cache::<ConfigMap>::new(api, watcher::Config::default().fields("metadata.name=a"));
@@ -276,13 +288,14 @@ mod tests {
             server.bookmark();
             tokio::time::sleep(CUT_AFTER / 8).await;
         }
-        assert!(!is_deaf());
+        assert_eq!(complaint().await, None);
         assert_eq!(server.watches.lock().unwrap().len(), 1, "a quiet watch is not begun anew");
         // Connections stay open, nothing comes any more.
         *server.silent.lock().unwrap() = true;
-        wait_for("the silence is noticed", is_deaf).await;
+        wait_for("the silence is noticed", async || complaint().await.is_some()).await;
+        assert_eq!(complaint().await.unwrap(), "not ready: nothing was heard of configmaps for 1 seconds");
         *server.silent.lock().unwrap() = false;
-        wait_for("it is heard again", || !is_deaf()).await;
+        wait_for("it is heard again", async || complaint().await.is_none()).await;
         assert!(server.watches.lock().unwrap().len() >= 2);
     }
 

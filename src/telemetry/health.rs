@@ -51,7 +51,7 @@ struct Shared {
 }
 
 /// The routes. A process one of whose watches is silent for `deaf_after` is not ready.
-fn router(ready: watch::Receiver<bool>, registry: Arc<Registry>, deaf_after: Duration) -> Router {
+pub fn router(ready: watch::Receiver<bool>, registry: Arc<Registry>, deaf_after: Duration) -> Router {
     let level = get(level).put(set_level).layer(DefaultBodyLimit::max(LEVEL_MAX_BYTES));
     Router::new()
         .route("/livez", get(async || "ok\n"))

@@ -1,5 +1,7 @@
 //! Slow and hostile clients on real connections, and those beside them that must not notice.
 
+mod start;
+
 use std::time::Duration;
 
 use axum_server::accept::DefaultAcceptor;
