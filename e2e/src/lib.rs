@@ -10,6 +10,7 @@ pub mod clients;
 pub mod contract;
 pub mod dcv_host;
 pub mod desktop;
+pub mod document;
 pub mod fake_host;
 pub mod flux;
 pub mod host;

@@ -1,110 +1,92 @@
-//! The chart on real nodes: from nothing to a desktop in a browser, its own test, and what an uninstall leaves.
+//! The chart on real nodes, as `docs/getting-started.md` installs it: from nothing to a desktop in a browser, its own test, and
+//! what an uninstall leaves; and the values and commands of `docs/install.md` around it.
 
 use std::collections::BTreeSet;
-use std::process::Stdio;
+use std::path::PathBuf;
 use std::time::Instant;
 
 use e2e::browser::Browser;
 use e2e::desktop::is_painted;
+use e2e::document::Terminal;
+use e2e::document::block_for;
+use e2e::document::blocks_for;
+use e2e::document::markdown::Page;
 use e2e::eventually;
 use e2e::nodes::Nodes;
-use e2e::rest::Rest;
 use e2e::seconds;
-use serde_json::Value;
-use tokio::io::AsyncBufReadExt;
-use tokio::io::BufReader;
-use tokio::io::Lines;
-use tokio::process::Child;
-use tokio::process::ChildStdout;
+use e2e::stand::root;
 
 const NAME: &str = "e2e-install";
-const RELEASE: &str = "dcv-operator";
-const CHART: &str = "charts/dcv-operator";
+const PAGE: &str = "docs/getting-started.md";
+const THIS: &str = "e2e/tests/install.rs";
 
-/// Each namespace takes only pods of the level that the chart claims for it.
-const NAMESPACES: &str = "
+/// The namespace takes only pods of the level that the chart claims for it.
+const NAMESPACE: &str = "
 {apiVersion: v1, kind: Namespace, metadata: {name: dcv-system, labels: {pod-security.kubernetes.io/enforce: restricted}}}
----
-{apiVersion: v1, kind: Namespace, metadata: {name: team-a}}
 ";
 
-/// Desktops on every node, in the images of `hack/image`, and a broker that is reached over a port of this machine.
-const VALUES: [&str; 2] = ["--values=charts/dcv-operator/ci/vnc-demo-values.yaml", "--set=tls.names={localhost}"];
-
-const SESSION: &str = "
-apiVersion: dcv-operator.io/v1alpha1
-kind: DcvSession
-metadata: {name: desk, namespace: team-a}
-spec: {owner: ann, type: VIRTUAL, initFile: script.sh, autorunFile: script.sh}
-";
-
-/// A port of this machine that leads to a Service.
-struct Forward {
-    _kubectl: Child,
-    /// kubectl ends when nobody reads what it has to say.
-    _said: Lines<BufReader<ChildStdout>>,
-    port: u16,
+/// A terminal of an administrator with kubectl, our plugin and Helm.
+async fn terminal(nodes: &Nodes) -> Terminal {
+    let built = tokio::process::Command::new(root().join("hack/modules/build")).args(["helm", "helm"]).output().await;
+    let built = built.expect("hack/modules/build can be run");
+    let helm = String::from_utf8_lossy(&built.stdout).lines().last().map(PathBuf::from).expect("it says where");
+    let programs = [nodes.folder().join("bin"), helm, root().join("target/debug")];
+    Terminal::open(&programs, &nodes.folder().join("kubeconfig"))
 }
 
-async fn forward(nodes: &Nodes, service: &str, port: u16) -> Forward {
-    let mut kubectl = nodes.kubectl_command(&["port-forward", "--namespace=dcv-system", service, &format!(":{port}")]);
-    let mut child = kubectl.stdout(Stdio::piped()).kill_on_drop(true).spawn().expect("kubectl can be run");
-    let mut lines = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
-    let line = lines.next_line().await.expect("it can be read").expect("it says where it listens");
-    let port = line.split([':', ' ']).find_map(|word| word.parse().ok());
-    Forward { port: port.unwrap_or_else(|| panic!("no port in {line:?}")), _kubectl: child, _said: lines }
-}
+/// What the page tells to type, in order.
+struct Script(std::vec::IntoIter<String>);
 
-/// A registered client of the REST API in team-a, over `broker`.
-async fn client(nodes: &Nodes, broker: &Forward) -> Rest {
-    let made = nodes.kubectl_dcv(&["clients", "register", "portal", "--namespace=team-a", "-o", "json"]).await;
-    let made: Value = serde_json::from_str(&made).expect("it is JSON");
-    let text = |name: &str| made[name].as_str().expect("it is text");
-    let secret = [
-        "get",
-        "secret",
-        "dcv-broker-certificate",
-        "--namespace=dcv-system",
-        "-o",
-        r#"go-template={{index .data "ca.crt" | base64decode}}"#,
-    ];
-    let authority = nodes.folder().join("broker-ca.crt");
-    std::fs::write(&authority, nodes.kubectl(&secret, "").await.expect("it is there")).expect("it can be written");
-    Rest::new(&format!("https://localhost:{}", broker.port), &authority, text("clientId"), text("clientPassword"))
+impl Script {
+    fn read() -> Self {
+        let blocks: Vec<_> = blocks_for(PAGE, THIS).into_iter().map(|block| block.text).collect();
+        Self(blocks.into_iter())
+    }
+
+    /// Types the next block, which has these words.
+    async fn run(&mut self, terminal: &mut Terminal, words: &str) -> String {
+        let block = self.0.next().unwrap_or_else(|| panic!("{PAGE} has no block with {words:?}"));
+        assert!(block.contains(words), "{words:?} is to be next, not\n{block}");
+        terminal.run(&block).await
+    }
 }
 
 #[tokio::test]
 async fn an_installation_shows_a_desktop_passes_its_test_and_leaves_what_it_says() {
     let nodes = Nodes::up(NAME, 2).await;
     nodes.load(&["operator", "desktop"]).await;
-    nodes.kubectl(&["apply", "-f", "-"], NAMESPACES).await.expect("an administrator creates namespaces");
+    nodes.kubectl(&["apply", "-f", "-"], NAMESPACE).await.expect("an administrator creates namespaces");
+    let (mut terminal, mut script) = (terminal(&nodes).await, Script::read());
+    terminal.within(seconds(180));
 
     let begun = Instant::now();
-    let install =
-        [&["install", RELEASE, CHART, "--namespace=dcv-system", "--wait", "--timeout=2m"], &VALUES[..]].concat();
-    let told = nodes.helm(&install).await;
-    assert!(told.contains("kubectl get dcvservers"), "{told}");
-    nodes.kubectl(&["apply", "-f", "-"], SESSION).await.expect("a session can be created");
-    let ready = ["wait", "dcvs/desk", "--namespace=team-a", "--for=condition=Ready", "--timeout=60s"];
-    nodes.kubectl(&ready, "").await.expect("the session gets READY");
-    let (until_ready, broker) = (begun.elapsed(), forward(&nodes, "service/dcv-operator-broker", 8443).await);
-    let rest = client(&nodes, &broker).await;
-    let rest = eventually("the client to be accepted", seconds(20), async || rest.log_in().await).await;
-    let id = nodes.kubectl(&["get", "dcvs/desk", "--namespace=team-a", "-o=jsonpath={.status.sessionId}"], "").await;
+    let told = script.run(&mut terminal, "helm install").await;
+    assert!(told.contains("kubectl get dcvservers") && told.contains("AVAILABLE"), "{told}");
+    let told = script.run(&mut terminal, "kind: DcvSession").await;
+    assert!(told.contains("READY"), "{told}");
+    let until_ready = begun.elapsed();
+    script.run(&mut terminal, "clients register portal").await;
+    let url = script.run(&mut terminal, "kubectl dcv connect").await;
     let mut browser = Browser::start();
-    browser.open(&rest.connection_url(&id.expect("it is READY"), "ann").await).await;
+    browser.open(&url).await;
     browser.until("a painted desktop", is_painted).await;
     eprintln!("from helm install to READY: {until_ready:?}, to a painted desktop in a browser: {:?}", begun.elapsed());
     browser.screenshot("installed").await;
     browser.close().await;
 
-    let tested = nodes.helm(&["test", RELEASE, "--namespace=dcv-system", "--timeout=2m"]).await;
-    assert!(tested.contains("Succeeded"), "{tested}");
+    let told = script.run(&mut terminal, "/createSessions").await;
+    assert!(told.contains("\"WebUrlPath\"") && told.contains("DELETING"), "{told}");
+    let told = script.run(&mut terminal, "helm test").await;
+    assert!(told.contains("Succeeded"), "{told}");
 
-    let delete = ["delete", "dcvsessions", "--all", "--all-namespaces", "--timeout=60s"];
-    nodes.kubectl(&delete, "").await.expect("desktops end");
-    nodes.helm(&["uninstall", RELEASE, "--namespace=dcv-system", "--wait", "--timeout=2m"]).await;
-    assert_eq!(left_in(&nodes, "dcv-agents").await, BTreeSet::new());
+    around_it(&mut terminal).await;
+    script.run(&mut terminal, "helm uninstall").await;
+    assert_eq!(script.0.next(), None, "all of the page is run");
+    eventually("nothing to be left of the agents", seconds(60), async || {
+        let left = left_in(&nodes, "dcv-agents").await;
+        if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
     let expected = [
         "configmap/dcv-public-keys",
         "secret/dcv-access-token-keys",
@@ -113,10 +95,29 @@ async fn an_installation_shows_a_desktop_passes_its_test_and_leaves_what_it_says
         "secret/dcv-broker-certificate",
         "secret/dcv-connection-token-keys",
     ];
-    assert_eq!(left_in(&nodes, "dcv-system").await, expected.map(str::to_owned).into());
+    let expected: BTreeSet<_> = expected.map(str::to_owned).into();
+    eventually("what is said to be all that is left of the release", seconds(60), async || {
+        let left = left_in(&nodes, "dcv-system").await;
+        if left == expected { Ok(()) } else { Err(format!("{left:?}")) }
+    })
+    .await;
     let kinds = nodes.kubectl(&["get", "crds", "-o", "name"], "").await.expect("they can be listed");
     assert!(kinds.contains("dcvsessions.dcv-operator.io"), "the definitions stay: {kinds}");
     nodes.wipe().await;
+}
+
+/// What the page on installing tells to type about a release that is there.
+async fn around_it(terminal: &mut Terminal) {
+    const PAGE: &str = "docs/install.md";
+    terminal.run(&block_for(PAGE, THIS, "helm upgrade")).await;
+    // The second release is for other nodes, so it is only looked at.
+    let blocks = Page::read(&root(), PAGE).blocks();
+    let values =
+        blocks.iter().find(|block| block.text.starts_with("watchNamespaces:")).expect("values of a second one");
+    std::fs::write(terminal.folder().join("a.yaml"), &values.text).expect("the terminal's folder can be written");
+    let second = block_for(PAGE, THIS, "helm install desks-a");
+    let told = terminal.run(&format!("{} --dry-run=client", second.trim_end())).await;
+    assert!(told.contains("name: desks-a-dcv-operator"), "{told}");
 }
 
 /// What is in a namespace besides what each has, and Leases.
