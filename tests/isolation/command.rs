@@ -1,4 +1,4 @@
-//! The command: what it prints and exits with, and that nothing of it stays.
+//! The command, as `docs/security.md` has it: what it prints and exits with, and that nothing of it stays.
 
 use std::process::Output;
 use std::process::Stdio;

@@ -174,6 +174,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_example_of_the_documentation_is_read() {
+        let page = include_str!("../../../docs/operations.md");
+        let example = page.split("```json\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let mut server = server();
+        server.status.as_mut().unwrap().ip = "192.168.0.1".to_owned();
+        let names = loaded(serde_json::from_str(example).unwrap()).await.unwrap();
+        assert_eq!(names.of(&server).as_deref(), Some("host-1.example"));
+    }
+
+    #[tokio::test]
     async fn a_file_that_is_not_the_documented_list_is_refused() {
         for wrong in [json!({}), json!([mapping("Name", "s", "a")]), json!([{"ServerIdType": "Ip", "ServerId": "a"}])] {
             assert!(matches!(loaded(wrong.clone()).await, Err(Error::Parse { .. })), "{wrong}");

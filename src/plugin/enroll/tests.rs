@@ -103,6 +103,24 @@ async fn a_host_gets_an_account_a_secret_and_a_token_bound_to_it() {
     assert_eq!(ran.said, said);
 }
 
+/// `docs/dcv-hosts.md` shows the unit without what is only of this host.
+#[tokio::test]
+async fn the_unit_is_the_one_of_the_documentation() {
+    let page = include_str!("../../../docs/dcv-hosts.md");
+    let unit = page.split("```ini\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let ran = run(&["--with-token"], fresh).await;
+    let is_command = |line: &&str| line.starts_with("ExecStart=");
+    let made = ran.data().lines().find(is_command).unwrap();
+    for line in unit.lines().filter(|line| !line.starts_with('#')) {
+        let is_there = if is_command(&line) {
+            line.split_whitespace().filter(|word| word.starts_with("--")).all(|flag| made.contains(flag))
+        } else {
+            ran.data().lines().any(|known| known == line)
+        };
+        assert!(is_there, "{line} is not in\n{}", ran.data());
+    }
+}
+
 #[tokio::test]
 async fn an_installation_beside_another_has_hosts_of_its_own() {
     let flags = ["--with-token", "--operator-namespace", "dcv-system-a", "--hosts-namespace", "dcv-hosts-a"];

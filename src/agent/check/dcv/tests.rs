@@ -102,6 +102,14 @@ fn on_a_complete_host_there_is_nothing_to_do() {
 }
 
 #[test]
+fn with_the_configuration_of_the_documentation_there_is_nothing_to_do() {
+    let page = include_str!("../../../../docs/dcv-hosts.md");
+    let conf = page.split("```ini\n").nth(2).and_then(|rest| rest.split("```").next()).unwrap();
+    assert!(conf.starts_with("[session-management]"), "{conf}");
+    assert_eq!(HostFiles::with_conf(conf).faults(), []);
+}
+
+#[test]
 fn each_missing_file_is_one_finding() {
     let problem = |check| vec![(check, Level::Problem)];
     let warning = |check| vec![(check, Level::Warning)];
