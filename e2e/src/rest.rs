@@ -87,6 +87,11 @@ impl Rest {
         &self.base
     }
 
+    /// The id it logs in with.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Its password.
     pub fn password(&self) -> &str {
         &self.password

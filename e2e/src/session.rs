@@ -42,7 +42,8 @@ pub fn manifest(name: &str, spec: &Value) -> DcvSession {
 }
 
 impl Sessions {
-    pub(crate) fn new(client: Client, namespace: &str) -> Self {
+    /// Those of a namespace that is there.
+    pub fn new(client: Client, namespace: &str) -> Self {
         let api = Api::namespaced(client.clone(), namespace);
         Self { client, namespace: namespace.to_owned(), api }
     }

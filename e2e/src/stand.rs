@@ -151,19 +151,54 @@ impl Stand {
     /// Takes the cluster away with all that is in it, and what talks to it. What runs on the hosts goes on; the next stand of
     /// this kind finds it there, under a new cluster.
     pub async fn lose_cluster(mut self) {
+        self.kill_roles().await;
+        self.stop_cluster(&["--wipe"]).await;
+        *self.is_up = false;
+    }
+
+    /// Takes control plane and roles back to what `etcd` held when it was copied; see [`save_etcd`](Self::save_etcd).
+    pub async fn restore_etcd(&self) {
+        self.kill_roles().await;
+        self.stop_cluster(&[]).await;
+        let (etcd, saved) = self.etcd_and_copy();
+        fs::remove_dir_all(&etcd).expect("etcd has stopped");
+        fs::rename(&saved, &etcd).expect("there is a copy");
+        self.restart().await;
+    }
+
+    /// Copies what etcd holds, while everything stands still for that.
+    pub async fn save_etcd(&self) {
+        self.kill_roles().await;
+        self.stop_cluster(&[]).await;
+        let (etcd, saved) = self.etcd_and_copy();
+        let status = tokio::process::Command::new("cp").arg("-a").args([&etcd, &saved]).status().await;
+        assert!(status.expect("cp can be run").success(), "{} cannot be copied", etcd.display());
+        self.restart().await;
+    }
+
+    fn etcd_and_copy(&self) -> (PathBuf, PathBuf) {
+        let cluster = self.folder().join("cluster");
+        (cluster.join("etcd"), cluster.join("etcd.saved"))
+    }
+
+    /// Kills every role; `hack/up` starts them again.
+    async fn kill_roles(&self) {
         for entry in fs::read_dir(self.folder().join("pids")).expect("the stand is up") {
             let name = entry.expect("the stand's folder can be read").file_name();
             if let Some(label) = name.to_str().and_then(|name| name.strip_suffix(".pid")) {
                 let _gone = self.role(label).kill().await;
             }
         }
+    }
+
+    async fn stop_cluster(&self, flags: &[&str]) {
         let status = tokio::process::Command::new(root().join("hack/cluster"))
-            .args(["stop", "--wipe", "--name", self.name])
+            .args(["stop", "--name", self.name])
+            .args(flags)
             .status()
             .await
             .expect("hack/cluster can be run");
         assert!(status.success(), "hack/cluster stop --name {} failed", self.name);
-        *self.is_up = false;
     }
 
     /// Starts again what has ended, by `hack/up`.
