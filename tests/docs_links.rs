@@ -49,6 +49,18 @@ fn every_link_leads_somewhere() {
 }
 
 #[test]
+fn the_index_leads_to_every_page() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let index = root.join("docs/README.md");
+    let text = fs::read_to_string(&index).unwrap();
+    let linked: Vec<_> = links(&text).iter().filter_map(|link| link.split('#').next()).collect();
+    let pages = documents(root).into_iter().filter(|page| page.starts_with(root.join("docs")) && *page != index);
+    let missing: Vec<_> =
+        pages.filter(|page| !linked.iter().any(|link| page.file_name().is_some_and(|name| name == *link))).collect();
+    assert_eq!(missing, Vec::<PathBuf>::new());
+}
+
+#[test]
 fn links_and_anchors_are_read_as_readers_see_them() {
     assert_eq!(links("[a](b.md#c) ```\n[x](y)\n``` [d](https://e.f) [g](#h)"), ["b.md#c", "#h"]);
     assert_eq!(anchors("# The `dcv.conf`, and more\n```\n# no\n```\n## Two"), ["the-dcvconf-and-more", "two"]);
