@@ -80,7 +80,7 @@ async fn answers(routes: &[(Router, &str)]) -> Vec<StatusCode> {
 }
 
 async fn starts_unready_without(part: &'static str) {
-    let (withhold, withheld) = watch::channel(Some(part));
+    let (let_go, withheld) = watch::channel(Some(part));
     let server = Server { withheld, listed: Arc::default() };
     let store = Arc::new(KubeStore::new(server.client(), "dcv-system", Scope::All));
     let (tell_ready, ready) = watch::channel(false);
@@ -105,7 +105,7 @@ async fn starts_unready_without(part: &'static str) {
         assert_eq!(answers(&routes).await, unready, "without {part}");
         tokio::time::sleep(READINESS_INTERVAL).await;
     }
-    withhold.send_replace(None);
+    let_go.send_replace(None);
     let ready = async {
         while answers(&routes).await != [StatusCode::OK; 2] {
             tokio::time::sleep(READINESS_INTERVAL).await;
@@ -121,7 +121,7 @@ async fn a_broker_is_unready_until_it_knows_all_there_is_to_know() {
 
 #[tokio::test]
 async fn a_broker_that_ends_before_it_was_ready_never_says_it_is() {
-    let (_withhold, withheld) = watch::channel(None);
+    let (_let_go, withheld) = watch::channel(None);
     let server = Server { withheld, listed: Arc::default() };
     let store = KubeStore::new(server.client(), "dcv-system", Scope::All);
     let (tell_ready, ready) = watch::channel(false);
