@@ -118,6 +118,10 @@ async fn around_it(terminal: &mut Terminal) {
     let second = block_for(PAGE, THIS, "helm install desks-a");
     let told = terminal.run(&format!("{} --dry-run=client", second.trim_end())).await;
     assert!(told.contains("name: desks-a-dcv-operator"), "{told}");
+    // So are definitions apart from the rest, as they are there already.
+    for line in block_for("charts/dcv-operator-crds/README.md", THIS, "helm install").lines() {
+        terminal.run(&format!("{line} --dry-run=client")).await;
+    }
 }
 
 /// What is in a namespace besides what each has, and Leases.

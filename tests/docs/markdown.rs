@@ -55,8 +55,8 @@ impl Page {
     /// # Panics
     /// When a folder cannot be read.
     pub fn all(root: &Path) -> Vec<Self> {
-        let mut names = vec!["README.md".to_owned(), "charts/dcv-operator/README.md".to_owned()];
-        for folder in ["docs", "docs/runbooks", "contrib"] {
+        let mut names = vec!["README.md".to_owned()];
+        for folder in ["docs", "docs/runbooks", "contrib", "charts/dcv-operator", "charts/dcv-operator-crds"] {
             let entries = fs::read_dir(root.join(folder)).unwrap_or_else(|error| panic!("{folder}: {error}"));
             let files = entries.map(|entry| entry.expect("the folder can be read").path());
             let pages = files.filter(|path| path.extension().is_some_and(|kind| kind == "md"));
