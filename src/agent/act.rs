@@ -36,12 +36,15 @@ use crate::api::DcvServer;
 use crate::api::DcvServerStatus;
 use crate::api::DcvSession;
 use crate::api::DcvSessionStatus;
+use crate::api::conditions;
+use crate::api::conditions::SessionCondition;
 use crate::api::names;
 use crate::api::session::SessionType;
 use crate::cluster::Error;
 use crate::cluster::lease::SERVER_LEASE_TTL;
 use crate::cluster::lease::ServerLease;
 use crate::cluster::merge_patch;
+use crate::telemetry::traces::Step;
 
 /// Longest time one close or change of permissions may take before it is tried anew.
 const HOST_TIMEOUT: Duration = Duration::from_mins(1);
@@ -259,6 +262,8 @@ impl<B: Backend> Hands<B> {
         self.creates.insert(order.id.clone(), cancel.clone());
         let (backend, limit) = (self.backend.clone(), self.settings.create_timeout);
         self.tasks.spawn(async move {
+            let step = Step::of(order.traceparent.as_deref(), "create").note("dcv.session", &order.marker.name);
+            let mut step = step.count("dcv.attempt", order.marker.attempt.into());
             let result = tokio::select! {
                 biased;
                 () = cancel.cancelled() => None,
@@ -267,6 +272,10 @@ impl<B: Backend> Hands<B> {
             if let Some(Err(error)) = &result {
                 tracing::warn!(session = order.id, %error, "not created");
             }
+            if !matches!(result, Some(Ok(()))) {
+                step.fail("not created");
+            }
+            drop(step);
             Done::Created { id: order.id, permissions: order.permissions, result }
         });
     }
@@ -337,10 +346,21 @@ async fn write_session(api: &Api<DcvSession>, lease: &ServerLease, write: &Write
     let Some(patch) = status_patch(session, &write.status) else {
         return Outcome::Done(Some(session.clone()));
     };
+    let traceparent = session.traceparent().filter(|_| tells_ready(session, &write.status));
+    let mut step = Step::of(traceparent, "tell READY").note("dcv.session", &session.name_any());
     fault::reach(Point::StatusDue);
     let outcome = patch_status(api, lease, session, &patch).await;
     fault::reach(Point::StatusWritten);
+    if !matches!(outcome, Outcome::Done(_)) {
+        step.fail("not told");
+    }
     outcome
+}
+
+/// Whether with `status` the session accepts clients, and did not before.
+fn tells_ready(session: &DcvSession, status: &DcvSessionStatus) -> bool {
+    let is_ready = |conditions| conditions::is_true(conditions, SessionCondition::Ready);
+    is_ready(&status.conditions) && !is_ready(session.conditions())
 }
 
 async fn patch_status<K>(api: &Api<K>, lease: &ServerLease, object: &Arc<K>, patch: &Value) -> Outcome<K>

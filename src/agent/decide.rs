@@ -546,6 +546,7 @@ impl World<'_> {
             dcv_gl_enabled: spec.dcv_gl_enabled,
             permissions: spec.permissions.clone(),
             storage_root: spec.storage_root.clone(),
+            traceparent: session.traceparent().map(str::to_owned),
         }
     }
 }

@@ -49,6 +49,9 @@ pub const RENEW_TIME: &str = "dcv-operator.io/renew-time";
 
 /// Annotation on what a broker makes or changes: the id of the request, as in its log.
 pub const REQUEST_ID: &str = "dcv-operator.io/request-id";
+/// Annotation on a session: the trace that its making is part of, as the header `traceparent` of the W3C. From a broker that
+/// exports traces, or from whoever else made the session.
+pub const TRACEPARENT: &str = "dcv-operator.io/traceparent";
 /// Label on what the broker makes: the uid of the `ApiClient` it was made for.
 pub const CLIENT_LABEL: &str = "dcv-operator.io/api-client";
 /// Annotation on what the broker makes: digest of the request under an `Idempotency-Key`.

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::conditions;
 use super::conditions::SessionCondition;
 use super::names::SESSION_FINALIZER;
+use super::names::TRACEPARENT;
 use super::schema;
 
 /// A remote desktop requested for one owner.
@@ -494,6 +495,11 @@ impl DcvSession {
     /// The number of the current bind, 0 before the first.
     pub fn attempt(&self) -> i32 {
         self.status.as_ref().and_then(|status| status.attempt).unwrap_or(0)
+    }
+
+    /// The trace that its making is part of.
+    pub fn traceparent(&self) -> Option<&str> {
+        self.annotations().get(TRACEPARENT).map(String::as_str)
     }
 
     /// The id on the host and in the REST API: `status.sessionId`, else the uid.

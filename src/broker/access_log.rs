@@ -28,6 +28,11 @@ use super::Rules;
 use super::limits::caller_address;
 use super::metrics;
 use crate::api::ApiClient;
+use crate::telemetry::metrics::method_label;
+use crate::telemetry::traces::Step;
+
+/// Header of callers that have a trace of their own.
+const TRACEPARENT: &str = "traceparent";
 
 /// Path that balancers poll: its lines are only for those who look for them.
 const HEALTH: &str = "/health";
@@ -40,6 +45,7 @@ tokio::task_local! {
 #[derive(Debug)]
 struct Served {
     id: RequestId,
+    traceparent: Option<String>,
     client: OnceLock<Client>,
     items: OnceLock<usize>,
     failed: AtomicUsize,
@@ -79,6 +85,11 @@ pub fn request_id() -> Option<String> {
     SERVED.try_with(|served| served.id.text()).ok()
 }
 
+/// By which what the request being served makes continues its trace.
+pub fn traceparent() -> Option<String> {
+    SERVED.try_with(|served| served.traceparent.clone()).ok().flatten()
+}
+
 /// Writes down a change that the request being served has made. The line has the request's id by its span.
 pub fn audit<K: Resource<DynamicType = ()>>(change: &'static str, object: &K) {
     let client = SERVED.try_with(|served| served.client.get().map(|client| client.name.clone())).ok().flatten();
@@ -107,11 +118,19 @@ pub async fn serve(mut request: Request, next: Next, rules: Arc<Rules>) -> Respo
     request.extensions_mut().insert(id);
     let operation = request.extensions().get::<MatchedPath>().cloned();
     let peer = caller_address(request.headers(), request.extensions(), &rules);
-    let served = Arc::new(Served { id, client: OnceLock::new(), items: OnceLock::new(), failed: AtomicUsize::new(0) });
+    let step = step(&request, operation.as_ref().map(MatchedPath::as_str)).note("dcv.request_id", &id.text());
+    let served = Arc::new(Served {
+        id,
+        traceparent: step.traceparent(),
+        client: OnceLock::new(),
+        items: OnceLock::new(),
+        failed: AtomicUsize::new(0),
+    });
     let begun = Instant::now();
     let answering = SERVED.scope(Arc::clone(&served), next.run(request));
     let mut response = answering.instrument(span.clone()).await;
     let took = begun.elapsed();
+    drop(step.count("http.response.status_code", response.status().as_u16().into()));
     metrics::answered(operation.as_ref().map(MatchedPath::as_str), &method, response.status(), took);
     let line = Line { operation: operation.as_ref().map(MatchedPath::as_str), peer: peer.to_string(), took };
     span.in_scope(|| line.write(&served, response.status()));
@@ -121,6 +140,16 @@ pub async fn serve(mut request: Request, next: Next, rules: Arc<Rules>) -> Respo
         headers.insert(REQUEST_ID, value);
     }
     response
+}
+
+/// The step of a trace that serving the request is, by its route. Polls of health are none.
+fn step(request: &Request, operation: Option<&str>) -> Step {
+    if operation == Some(HEALTH) {
+        return Step::of(None, HEALTH);
+    }
+    let traceparent = request.headers().get(TRACEPARENT).and_then(|line| line.to_str().ok());
+    let name = || format!("{} {}", method_label(request.method()), operation.unwrap_or("none"));
+    Step::request(name, traceparent)
 }
 
 /// What the line of a request says beside what was noted.

@@ -39,6 +39,7 @@ use crate::cluster;
 use crate::cluster::Scope;
 use crate::telemetry;
 use crate::telemetry::LogFiles;
+use crate::telemetry::traces;
 use agent::AgentArgs;
 use agent_conf::Fault;
 use agent_conf::Notices;
@@ -207,9 +208,11 @@ fn play(cli: Cli) -> anyhow::Result<()> {
         Role::Agent { common: Common { namespace, watch_namespaces, kubeconfig, health_address, logs }, args } => {
             let files = args.log_files();
             let scope = Scope::of(watch_namespaces);
+            let _exporter = traces::export(names::AGENT)?;
             serve(&logs, files.as_ref(), args.run(namespace, scope, kubeconfig, health_address))
         }
         Role::Controller { common: Common { namespace, watch_namespaces, kubeconfig, health_address, logs }, args } => {
+            let _exporter = traces::export(names::CONTROLLER)?;
             start(&logs, None, async move {
                 let client = cluster::client(names::CONTROLLER, kubeconfig.as_deref()).await?;
                 let scope = Scope::of(watch_namespaces);
@@ -218,6 +221,7 @@ fn play(cli: Cli) -> anyhow::Result<()> {
             })
         }
         Role::Broker { common: Common { namespace, watch_namespaces, kubeconfig, health_address, logs }, args } => {
+            let _exporter = traces::export(names::BROKER)?;
             start(&logs, None, async move {
                 let client = cluster::client(names::BROKER, kubeconfig.as_deref()).await?;
                 let scope = Scope::of(watch_namespaces);

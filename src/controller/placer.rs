@@ -38,6 +38,7 @@ use crate::cluster;
 use crate::cluster::Change;
 use crate::cluster::Error;
 use crate::placement::Candidate;
+use crate::telemetry::traces;
 
 /// Binds on their way at the same time.
 const BINDS: usize = 32;
@@ -224,7 +225,13 @@ impl Placer {
                 let permits = Arc::clone(&self.binds);
                 self.tasks.spawn(async move {
                     let _permit = permits.acquire().await.expect("never closed");
-                    (uid, bind(&context, &session, &server, &server_uid, session_id).await)
+                    let step = traces::Step::of(session.traceparent(), "bind").note("dcv.session", &session.name_any());
+                    let mut step = step.note("dcv.server", &server);
+                    let written = bind(&context, &session, &server, &server_uid, session_id).await;
+                    if !matches!(written, Written::Bound(_)) {
+                        step.fail("not bound");
+                    }
+                    (uid, written)
                 });
             }
             Step::Tell(status, failure) => {

@@ -1,4 +1,4 @@
-//! Logs, metrics and health of a process.
+//! Logs, metrics, traces and health of a process.
 //!
 //! Set up once by `main`'s callers; the rest of the program uses `tracing` and the metrics it registered. What holds for a
 //! process as a whole, such as its memory or its calls of the API server, is kept here and is part of every role's
@@ -11,6 +11,7 @@ pub mod metrics;
 #[cfg(test)]
 pub mod page;
 mod process;
+pub mod traces;
 pub mod watches;
 
 pub use log_files::LogFiles;

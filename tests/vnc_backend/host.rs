@@ -196,6 +196,7 @@ pub fn order(id: &str, owner: &str, init: Option<&str>) -> Order {
         dcv_gl_enabled: None,
         permissions: None,
         storage_root: None,
+        traceparent: None,
     }
 }
 

@@ -54,6 +54,7 @@ pub fn order(id: &str, owner: &str) -> Order {
         dcv_gl_enabled: None,
         permissions: None,
         storage_root: None,
+        traceparent: None,
     }
 }
 

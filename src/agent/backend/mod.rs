@@ -75,6 +75,8 @@ pub struct Order {
     pub permissions: Option<String>,
     /// Folder for file storage, `%home%` not yet replaced.
     pub storage_root: Option<String>,
+    /// The trace that its creation is part of.
+    pub traceparent: Option<String>,
 }
 
 /// A session that the host has.

@@ -207,7 +207,8 @@ fn deleted() -> Value {
 
 #[test]
 fn a_bound_session_is_created_with_everything_the_spec_says() {
-    let spec = json!({"spec": {"displayName": "Work", "initFile": "a.sh", "autorunFile": "b.sh",
+    let spec = json!({"metadata": {"annotations": {"dcv-operator.io/traceparent": "00-a-b-01"}},
+        "spec": {"displayName": "Work", "initFile": "a.sh", "autorunFile": "b.sh",
         "autorunFileArguments": ["x"], "maxConcurrentClients": 2, "permissions": "# p", "storageRoot": "%home%"}});
     let plan = Setting::new(vec![session("a", &spec)], vec![]).decide();
     let order = Order {
@@ -223,6 +224,7 @@ fn a_bound_session_is_created_with_everything_the_spec_says() {
         dcv_gl_enabled: None,
         permissions: Some("# p".into()),
         storage_root: Some("%home%".into()),
+        traceparent: Some("00-a-b-01".into()),
     };
     assert_eq!(plan, Plan { host: vec![HostAction::Create(Box::new(order))], ..Plan::default() });
 }

@@ -142,7 +142,8 @@ async fn plan(
     let mut session = object(client, &name, spec);
     let digest = idempotency.map(|idempotency| (names::REQUEST_DIGEST.to_owned(), idempotency.digest.clone()));
     let request_id = access_log::request_id().map(|id| (names::REQUEST_ID.to_owned(), id));
-    session.metadata.annotations = Some(digest.into_iter().chain(request_id).collect());
+    let traceparent = access_log::traceparent().map(|line| (names::TRACEPARENT.to_owned(), line));
+    session.metadata.annotations = Some(digest.into_iter().chain(request_id).chain(traceparent).collect());
     if idempotency.is_some() {
         match app.store.session_named(client, &name).await {
             Ok(Some(earlier)) if is_same_request(&session, &earlier) => return Ok(Plan::Repeat(earlier)),

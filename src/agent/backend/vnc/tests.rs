@@ -70,6 +70,7 @@ pub(super) fn order(id: &str, owner: &str) -> Order {
         dcv_gl_enabled: None,
         permissions: None,
         storage_root: None,
+        traceparent: None,
     }
 }
 
