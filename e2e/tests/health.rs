@@ -388,6 +388,7 @@ async fn objects_are_in_every_situation_what_tools_are_told_of_it() {
     at.patch("DcvServer", &main, expired).await;
     at.take_session("away", "expired", "Finished", "True/Expired").await;
     stand.role("controller-1").kill().await.restart_without(&SHORT).await;
+    stand.open_all_servers().await;
     at.finish();
     sessions.delete_namespace().await;
 }
