@@ -63,7 +63,8 @@ async fn where_it_is_asked_for_desktops_end_that_nobody_has_an_object_of_and_nob
         if host.sessions().await.contains_key(idle.id()) { Err("it runs".to_owned()) } else { Ok(()) }
     })
     .await;
-    assert!(begun.elapsed() >= seconds(60), "it was there to be taken over for only {:?}", begun.elapsed());
+    // An agent's times are whole seconds.
+    assert!(begun.elapsed() >= seconds(59), "it was there to be taken over for only {:?}", begun.elapsed());
     // The last client leaves: from now on the time counts anew.
     host.set_connections(used.id(), 0).await;
     eventually("the agent to tell of that", seconds(60), async || {
