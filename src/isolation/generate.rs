@@ -57,6 +57,15 @@ const EVERY: &[Verb] = &[
 const EVERY_BUT_CREATE: &[Verb] =
     &[Verb::Get, Verb::List, Verb::Watch, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection];
 const WRITE: &[Verb] = &[Verb::Create, Verb::Update, Verb::Patch, Verb::Delete, Verb::DeleteCollection];
+/// Secrets of the release's namespace: ours, and one of somebody else.
+const SECRETS: &[Object] = &[
+    Object::AccessKeys,
+    Object::ConnectionKeys,
+    Object::AgentKeys,
+    Object::BrokerCertificate,
+    Object::BrokerAuthority,
+    Object::Any,
+];
 /// What there is to do with a part of an object.
 const PART: &[Verb] = &[Verb::Get, Verb::Update, Verb::Patch];
 
@@ -223,15 +232,7 @@ impl Cases {
 
     /// What the controller makes in its namespace.
     fn controllers_own(&mut self) {
-        let objects = [
-            Object::AccessKeys,
-            Object::ConnectionKeys,
-            Object::AgentKeys,
-            Object::BrokerCertificate,
-            Object::BrokerAuthority,
-            Object::Any,
-        ];
-        let secrets = all_of(Resource::Secrets, Place::Release, &objects);
+        let secrets = all_of(Resource::Secrets, Place::Release, SECRETS);
         self.add(&[Actor::Controller], &[Verb::Create], &secrets, &[Change::Nothing, Change::AccountToken]);
         let maps = [target(Resource::ConfigMaps, Place::Release, Object::Any)];
         self.add(&[Actor::Controller], &[Verb::Create], &maps, &[Change::Nothing]);
@@ -284,15 +285,7 @@ impl Cases {
     }
 
     fn rights_in_namespaces(&mut self) {
-        let keys = [
-            Object::AccessKeys,
-            Object::ConnectionKeys,
-            Object::AgentKeys,
-            Object::BrokerCertificate,
-            Object::BrokerAuthority,
-            Object::Any,
-        ];
-        self.ask_in(EVERY_BUT_CREATE, &all_of(Resource::Secrets, Place::Release, &keys));
+        self.ask_in(EVERY_BUT_CREATE, &all_of(Resource::Secrets, Place::Release, SECRETS));
         let new = [target(Resource::Secrets, Place::Release, Object::Any)];
         self.ask(&but(ASKERS, &[Actor::Controller]), &[Verb::Create], &new);
         self.ask_in(EVERY, &all_of(Resource::Secrets, Place::Hosts, &[Object::OfHost, Object::OfOtherHost]));
