@@ -261,7 +261,7 @@ impl<B: Backend> Agent<B> {
     ) -> Self {
         let server_name = settings.server_name.clone();
         let me =
-            Me { server_name: server_name.clone(), cluster_uid: fetch_cluster_uid(&client).await, ..Me::default() };
+            Me { server_name: server_name.clone(), cluster_uid: cluster::fetch_uid(&client).await, ..Me::default() };
         // A change of a bound session, also its leaving us.
         let bound = watcher::Config::default().fields(&format!("status.serverName={server_name}"));
         let bound = settings.scope.sources(&client, &bound);
@@ -591,19 +591,5 @@ impl<B: Backend> Agent<B> {
             no_later_than(due);
         }
         wake.max(Instant::now() + Duration::from_millis(50))
-    }
-}
-
-/// The uid of the cluster: that of a namespace that every cluster has and nobody can make anew.
-async fn fetch_cluster_uid(client: &Client) -> String {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    loop {
-        match namespaces.get("kube-system").await {
-            Ok(namespace) => return namespace.uid().unwrap_or_default(),
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "the cluster's uid is not known yet");
-                tokio::time::sleep(RETRY).await;
-            }
-        }
     }
 }

@@ -1,12 +1,15 @@
-//! The one way to make an API client.
+//! The one way to make an API client, and which cluster it talks to.
 
 use std::path::Path;
 use std::time::Duration;
 
 use http::HeaderName;
 use http::HeaderValue;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::Api;
 use kube::Client;
 use kube::Config;
+use kube::ResourceExt;
 use kube::client::ClientBuilder;
 use kube::config::KubeConfigOptions;
 use kube::config::Kubeconfig;
@@ -20,6 +23,8 @@ use super::heard::HeardLayer;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How soon the cluster's uid is asked for again.
+const UID_RETRY: Duration = Duration::from_secs(1);
 
 /// A client from `kubeconfig`, else from the usual places: `KUBECONFIG`, the home folder, the pod's account.
 ///
@@ -47,4 +52,19 @@ pub async fn client(component: &'static str, kubeconfig: Option<&Path>) -> Resul
 
 fn user_agent(component: &str) -> HeaderValue {
     HeaderValue::from_str(&format!("{component}/{}", env!("CARGO_PKG_VERSION"))).expect("names are plain ASCII")
+}
+
+/// The uid of the cluster: that of a namespace that every cluster has and nobody can make anew. Waits until the API
+/// server tells it.
+pub async fn fetch_uid(client: &Client) -> String {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    loop {
+        match namespaces.get("kube-system").await {
+            Ok(namespace) => return namespace.uid().unwrap_or_default(),
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "the cluster's uid is not known yet");
+                tokio::time::sleep(UID_RETRY).await;
+            }
+        }
+    }
 }

@@ -24,6 +24,7 @@ pub use cache::Change;
 pub use cache::watch;
 pub use cache::watch_all;
 pub use client::client;
+pub use client::fetch_uid;
 pub use error::Error;
 pub use error::Retry;
 pub use scope::Scope;
