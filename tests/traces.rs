@@ -157,7 +157,7 @@ fn without_an_endpoint_nothing_is_exported_and_nothing_handed_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "brings everything up"]
+#[ignore = "needs an API server"]
 async fn a_session_made_by_rest_leaves_one_trace_from_the_call_to_ready() {
     let (sent, endpoint) = collector().await;
     let stand = Stand::up(&endpoint);
