@@ -1,10 +1,12 @@
 //! The server process: holds the sessions, answers the command, lets clients in or not.
 //!
 //! It listens on `FOLDER/server.sock` for the command and for tests' orders, one JSON line each, and on the web port of
-//! `FOLDER/dcv.conf` for clients. Its end is the end of its sessions.
+//! `FOLDER/dcv.conf` for clients, on its one listening endpoint, else on loopback. Its end is the end of its sessions.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::IpAddr;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::path::PathBuf;
@@ -59,6 +61,8 @@ enum Order {
     History,
     /// Stops when its last session has gone.
     StopWithLast(bool),
+    /// Of each session the process of its desktop and the numbers of its connections.
+    Standing,
 }
 
 /// What goes wrong.
@@ -138,9 +142,12 @@ async fn serve(folder: &Path) -> Result<(), String> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let fault = |error: std::io::Error| error.to_string();
     let configuration = folder.join("dcv.conf");
-    let port = verifier::read_configuration(&configuration).get("connectivity/web-port").cloned();
-    let port = port.and_then(|port| port.parse::<u16>().ok()).unwrap_or(8443);
-    let clients = TcpListener::bind(("127.0.0.1", port)).await.map_err(fault)?;
+    let settings = verifier::read_configuration(&configuration);
+    let port = settings.get("connectivity/web-port").and_then(|port| port.parse::<u16>().ok()).unwrap_or(8443);
+    // The real one listens everywhere unless told otherwise; tests stay on loopback.
+    let address = settings.get("connectivity/web-listen-endpoints").map(|list| list.trim_matches(['[', ']', '\'']));
+    let address = address.and_then(|address| address.parse().ok()).unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let clients = TcpListener::bind((address, port)).await.map_err(fault)?;
     let socket = folder.join("server.sock");
     let _ = fs::remove_file(&socket);
     let commands = UnixListener::bind(&socket).map_err(fault)?;
@@ -216,6 +223,10 @@ impl Server {
             }
             Order::History => return json!(state.history),
             Order::StopWithLast(stops) => state.stops_with_last = stops,
+            Order::Standing => {
+                let sessions = state.sessions.iter().map(|(id, session)| (id.clone(), session.standing()));
+                return Value::Object(sessions.collect());
+            }
         }
         json!({})
     }

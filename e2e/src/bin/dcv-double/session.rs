@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use nix::sys::signal::killpg;
 use nix::unistd::Pid;
+use serde_json::Value;
+use serde_json::json;
 use tokio::process::Child;
 use tokio::process::Command;
 
@@ -58,6 +60,11 @@ impl Session {
 
     pub fn shown_display(&self) -> String {
         if Instant::now() >= self.has_display { self.display.clone() } else { String::new() }
+    }
+
+    /// What stays the same for as long as nothing ends.
+    pub fn standing(&self) -> Value {
+        json!({"desktop": self.desktop.map(Pid::as_raw), "connections": self.connections.keys().collect::<Vec<_>>()})
     }
 
     /// Ends its desktop.
