@@ -5,8 +5,13 @@ use std::path::Path;
 use std::path::PathBuf;
 use std::process::Command;
 
+use kube::Client;
+use kube::config::KubeConfigOptions;
+use kube::config::Kubeconfig;
+
 use crate::host;
 use crate::host::Process;
+use crate::session::Sessions;
 use crate::stand::root;
 use crate::stand::run;
 
@@ -35,6 +40,48 @@ impl Nodes {
     /// Builds images and puts them on every node.
     pub async fn load(&self, images: &[&str]) {
         script("image", &[&["--load", self.name], images].concat()).await;
+    }
+
+    /// Puts the operator's image of the last release on every node: its version, and its chart.
+    pub async fn load_last_release(&self) -> (String, String) {
+        let printed = self.printed_by(&root().join("hack/last-release"), &["--load", self.name]).await;
+        let mut lines = printed.lines().map(str::to_owned);
+        let mut next = || lines.next().expect("it prints version and chart");
+        (next(), next())
+    }
+
+    /// A command that runs on a node, outside pods, yet to be run. What it leaves running ends with the node.
+    pub fn on_node(&self, node: u32, command: &[&str]) -> Command {
+        let mut run = Command::new(root().join("hack/cluster"));
+        run.args(["run", "--name", self.name, "--node", &node.to_string(), "--"]).args(command);
+        run
+    }
+
+    /// The files of a node's host, as its processes see them.
+    pub fn host_files(&self, node: u32) -> PathBuf {
+        let pid = fs::read_to_string(self.folder().join(format!("pids/node-{node}.pid"))).expect("the node runs");
+        Path::new("/proc").join(pid.trim()).join("root")
+    }
+
+    /// Address of a node, which this machine reaches.
+    pub fn address(&self, node: u32) -> String {
+        format!("10.{}.0.{}", self.network(), 10 + node)
+    }
+
+    /// The sessions of a namespace, for an administrator.
+    pub async fn sessions(&self, namespace: &str) -> Sessions {
+        let config = Kubeconfig::read_from(self.folder().join("kubeconfig")).expect("hack/cluster wrote it");
+        let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
+        let client = Client::try_from(config.expect("it is whole")).expect("it leads to an API server");
+        Sessions::new(client, namespace)
+    }
+
+    /// Runs a line as somebody types it who has kubectl, its plugin and Helm, and returns what it printed.
+    pub async fn typed(&self, line: &str) -> String {
+        let helm = self.printed_by(&root().join("hack/modules/build"), &["helm", "helm"]).await;
+        let ours = [self.folder().join("bin"), root().join("target/debug"), PathBuf::from(helm.trim())];
+        let ours = ours.map(|folder| folder.to_str().expect("the work tree has a plain path").to_owned()).join(":");
+        self.printed_by(Path::new("bash"), &["-euc", &format!("PATH={ours}:$PATH\n{line}")]).await
     }
 
     /// Everything of it is under this folder.
