@@ -15,7 +15,6 @@ pub mod document;
 pub mod fake_host;
 pub mod flux;
 pub mod host;
-pub mod install_page;
 pub mod nodes;
 pub mod rest;
 pub mod role;

@@ -1,5 +1,5 @@
 //! The chart on real nodes, as `docs/getting-started.md` installs it: from nothing to a desktop in a browser, its own test, and
-//! what an uninstall leaves; and the values and commands of `docs/install.md` around it.
+//! what an uninstall leaves; and a change of the release that the definitions belong to.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,9 +8,7 @@ use std::time::Instant;
 use e2e::browser::Browser;
 use e2e::desktop::is_painted;
 use e2e::document::Terminal;
-use e2e::document::block_for;
 use e2e::document::blocks_for;
-use e2e::document::markdown::Page;
 use e2e::eventually;
 use e2e::nodes::Nodes;
 use e2e::seconds;
@@ -79,7 +77,7 @@ async fn an_installation_shows_a_desktop_passes_its_test_and_leaves_what_it_says
     let told = script.run(&mut terminal, "helm test").await;
     assert!(told.contains("Succeeded"), "{told}");
 
-    around_it(&mut terminal).await;
+    hand_definitions_over(&nodes, &mut terminal).await;
     script.run(&mut terminal, "helm uninstall").await;
     assert_eq!(script.0.next(), None, "all of the page is run");
     eventually("nothing to be left of the agents", seconds(60), async || {
@@ -106,22 +104,29 @@ async fn an_installation_shows_a_desktop_passes_its_test_and_leaves_what_it_says
     nodes.wipe().await;
 }
 
-/// What the page on installing tells to type about a release that is there.
-async fn around_it(terminal: &mut Terminal) {
-    const PAGE: &str = "docs/install.md";
-    terminal.run(&block_for(PAGE, THIS, "helm upgrade")).await;
-    // The second release is for other nodes, so it is only looked at.
-    let blocks = Page::read(&root(), PAGE).blocks();
-    let values =
-        blocks.iter().find(|block| block.text.starts_with("watchNamespaces:")).expect("values of a second one");
-    std::fs::write(terminal.folder().join("a.yaml"), &values.text).expect("the terminal's folder can be written");
-    let second = block_for(PAGE, THIS, "helm install desks-a");
-    let told = terminal.run(&format!("{} --dry-run=client", second.trim_end())).await;
-    assert!(told.contains("name: desks-a-dcv-operator"), "{told}");
-    // So are definitions apart from the rest, as they are there already.
-    for line in block_for("charts/dcv-operator-crds/README.md", THIS, "helm install").lines() {
+/// The release hands the definitions over to one of their own, as that chart tells, and nothing of them is made anew.
+async fn hand_definitions_over(nodes: &Nodes, terminal: &mut Terminal) {
+    let blocks = blocks_for("charts/dcv-operator-crds/README.md", THIS);
+    let [apart, hand_over] = &blocks[..] else { panic!("{blocks:?}") };
+    for line in apart.text.lines() {
+        // They are there already.
         terminal.run(&format!("{line} --dry-run=client")).await;
     }
+    let before = of_definitions(nodes, "uid").await;
+    terminal.run(&hand_over.text).await;
+    assert_eq!(of_definitions(nodes, "uid").await, before, "they are the same ones");
+    let releases = of_definitions(nodes, r"annotations.meta\.helm\.sh/release-name").await;
+    assert_eq!(releases, ["dcv-operator-crds"; 3].join(" "));
+    nodes.helm(&["uninstall", "dcv-operator-crds", "--namespace=dcv-system"]).await;
+    assert_eq!(of_definitions(nodes, "uid").await, before, "they outlive that release too");
+}
+
+/// This field of the metadata of each of our definitions.
+async fn of_definitions(nodes: &Nodes, field: &str) -> String {
+    let [sessions, servers, clients] =
+        ["dcvsessions", "dcvservers", "apiclients"].map(|it| format!("{it}.dcv-operator.io"));
+    let path = format!("-o=jsonpath={{.items[*].metadata.{field}}}");
+    nodes.kubectl(&["get", "crds", &sessions, &servers, &clients, &path], "").await.expect("they are there")
 }
 
 /// What is in a namespace besides what each has, and Leases.

@@ -7,8 +7,9 @@ use dcv_operator::api::session::DcvSession;
 use e2e::dcv_node::DcvClient;
 use e2e::dcv_node::DcvNode;
 use e2e::dcv_node::FOLDER;
+use e2e::document::markdown::Block;
+use e2e::document::markdown::Page;
 use e2e::eventually;
-use e2e::install_page;
 use e2e::nodes::Nodes;
 use e2e::rest::LoggedIn;
 use e2e::rest::Rest;
@@ -17,6 +18,7 @@ use e2e::seconds;
 use e2e::session::Sessions;
 use e2e::session::condition;
 use e2e::session::state_reason;
+use e2e::stand::root;
 use e2e::witness;
 use e2e::witness::Witness;
 use kube::api::ListParams;
@@ -24,6 +26,7 @@ use serde_json::Value;
 use serde_json::json;
 
 const NAME: &str = "e2e-upgrade";
+const PAGE: &str = "docs/install.md";
 /// How many desktops with a client each live through it.
 const DESKTOPS: usize = 20;
 
@@ -72,6 +75,15 @@ use Part::Controller;
 
 const PARTS: [(Part, &str); 3] = [(Controller, "controller"), (Broker, "broker"), (Agent, "agent")];
 
+/// The one line of the page that starts so. Names in capitals stand for something.
+fn typed_line(start: &str) -> String {
+    let scripts = Page::read(&root(), PAGE).blocks().into_iter().filter(|block| block.kind == "sh");
+    let lines: Vec<_> = scripts.flat_map(|block| block.text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let found: Vec<_> = lines.iter().filter(|line| line.starts_with(start)).collect();
+    let [line] = found[..] else { panic!("not one line of {PAGE} starts with {start}: {found:?}") };
+    line.clone()
+}
+
 /// A release that is upgraded part by part: which of them have been.
 struct Upgrade<'a> {
     nodes: &'a Nodes,
@@ -82,7 +94,7 @@ struct Upgrade<'a> {
 impl Upgrade<'_> {
     /// Upgrades to this tree, the parts that are not `done` with the image they have had.
     async fn upgrade(&self, done: &[Part]) {
-        let line = install_page::section("Upgrade and rollback").line("helm upgrade dcv-operator ");
+        let line = typed_line("helm upgrade dcv-operator ");
         let kept = PARTS.iter().map(|(part, name)| {
             let tag = if done.contains(part) { "" } else { &self.before };
             format!("--set-string {name}.image.tag={tag}")
@@ -94,7 +106,7 @@ impl Upgrade<'_> {
 
     /// Rolls back, to where `done` are as this tree has them.
     async fn roll_back(&self, revision: u32, done: &[Part]) {
-        let line = install_page::section("Upgrade and rollback").line("helm rollback dcv-operator ");
+        let line = typed_line("helm rollback dcv-operator ");
         let line = line.replace("helm rollback dcv-operator", &format!("helm rollback dcv-operator {revision}"));
         self.nodes.typed(&format!("{line} --wait --timeout 2m")).await;
         self.has(done).await;
@@ -152,9 +164,11 @@ agent:
 
 /// Installs the other one beside it, as the page says.
 async fn install_beside(nodes: &Nodes) {
-    let page = install_page::section("Two releases side by side");
     let documented = nodes.folder().join("a.yaml");
-    fs::write(&documented, page.values()).expect("it can be written");
+    let is_of_second = |block: &&Block| block.text.starts_with("watchNamespaces:");
+    let blocks = Page::read(&root(), PAGE).blocks();
+    let values = blocks.iter().find(is_of_second).expect("values of a second release");
+    fs::write(&documented, &values.text).expect("it can be written");
     let ours = nodes.folder().join("beside.yaml");
     let address = nodes.address(2);
     let values = format!(
@@ -164,7 +178,7 @@ agent: {{backend: vnc, image: {{repository: dcv-operator-desktop}}}}
 "
     );
     fs::write(&ours, values).expect("it can be written");
-    let line = page.line("helm install desks-a ").replace("a.yaml", &documented.display().to_string());
+    let line = typed_line("helm install desks-a ").replace("a.yaml", &documented.display().to_string());
     nodes.typed(&format!("{line} --values {} --set image.tag=dev --wait --timeout 2m", ours.display())).await;
 }
 
@@ -285,7 +299,7 @@ async fn no_desktop_ends_with_an_upgrade_and_no_release_knows_of_another() {
 
     drop(clients);
     nodes.typed("kubectl delete dcvsessions --all --namespace team-c --timeout 60s").await;
-    nodes.typed(&format!("{} --wait --timeout 2m", install_page::section("Uninstall").line("helm uninstall "))).await;
+    nodes.typed(&format!("{} --wait --timeout 2m", typed_line("helm uninstall "))).await;
     vnc.create("alone", &json!({"owner": "bob"})).await;
     vnc.until_within("alone", seconds(60), "READY", e2e::session::is_ready).await;
     nodes.wipe().await;
@@ -331,14 +345,13 @@ async fn pods_of_desktops_are_replaced_when_somebody_says_so(nodes: &Nodes, sess
     assert_eq!(pod().await.expect("it runs"), old, "it is left to an administrator");
     assert_eq!(witness::facts(&[sessions.until_ready("desk").await]), witness::facts(std::slice::from_ref(desk)));
 
-    let page = install_page::section("Upgrade and rollback");
-    let drain = page.line("kubectl dcv drain ").replace("NODE", "node-2").replace("30m", "1s");
+    let drain = typed_line("kubectl dcv drain ").replace("NODE", "node-2").replace("30m", "1s");
     nodes.typed(&drain.replace("dcv-agents", "dcv-agents-a")).await;
     let ended = sessions.until_finished("desk").await;
     assert_eq!(condition(&ended, "Finished"), "True/Expired");
     assert_eq!(state_reason(&ended), "the session was closed: its server is drained");
     sessions.create("next", &json!({})).await;
-    nodes.typed(&page.line("kubectl dcv open ").replace("NODE", "node-2")).await;
+    nodes.typed(&typed_line("kubectl dcv open ").replace("NODE", "node-2")).await;
     sessions.until_within("next", seconds(60), "READY", e2e::session::is_ready).await;
     assert_ne!(pod().await.expect("it runs"), old, "it is another pod");
 }
