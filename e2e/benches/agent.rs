@@ -5,7 +5,6 @@
 mod pipe;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,13 +15,13 @@ use base64::engine::general_purpose::STANDARD;
 use dcv_operator::api::session::DcvSession;
 use e2e::Stand;
 use e2e::eventually;
+use e2e::host::processor_seconds;
+use e2e::host::resident_mib;
 use e2e::rest::LoggedIn;
 use e2e::seconds;
 use e2e::session::Sessions;
 use e2e::session::is_ready;
 use futures::future::join_all;
-use nix::unistd::SysconfVar;
-use nix::unistd::sysconf;
 use serde_json::Value;
 use serde_json::json;
 
@@ -38,33 +37,11 @@ const REST: Duration = seconds(30);
 /// More colours than an empty screen has.
 const COLOURS: usize = 8;
 
-/// The agent's process.
-struct Agent(i32);
-
-impl Agent {
-    fn resident_mib(&self) -> f64 {
-        let status = fs::read_to_string(format!("/proc/{}/status", self.0)).expect("the agent runs");
-        let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("every process has some");
-        let kilobytes: f64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number of kB");
-        kilobytes / 1024.0
-    }
-
-    /// Processor time it has used so far.
-    fn processor_seconds(&self) -> f64 {
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0)).expect("the agent runs");
-        let (_, rest) = stat.rsplit_once(')').expect("the name is in parentheses");
-        let words: Vec<_> = rest.split_whitespace().collect();
-        // User and system time: fields 14 and 15 of proc(5), of which two lie before the parenthesis.
-        let ticks: f64 = [words[11], words[12]].iter().map(|word| word.parse::<f64>().expect("a number")).sum();
-        let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().expect("it is known");
-        ticks / ticks_per_second as f64
-    }
-
-    async fn percent_over(&self, time: Duration) -> f64 {
-        let before = self.processor_seconds();
-        tokio::time::sleep(time).await;
-        (self.processor_seconds() - before) / time.as_secs_f64() * 100.0
-    }
+/// Part of one processor that a process takes, in percent.
+async fn percent_over(pid: i32, time: Duration) -> f64 {
+    let before = processor_seconds(pid);
+    tokio::time::sleep(time).await;
+    (processor_seconds(pid) - before) / time.as_secs_f64() * 100.0
 }
 
 /// The encoded bytes of one screenshot, at most 800x450; or why there is none, as a replica may see READY a moment later.
@@ -141,10 +118,10 @@ async fn measure() -> Value {
     let sessions = stand.namespace("bench").await;
     let client = stand.rest_client(&sessions.namespace, json!({})).await;
     let rest = client.log_in().await.expect("the client logs in");
-    let agent = Agent(stand.role("agent-1").pid());
+    let agent = stand.role("agent-1").pid();
 
-    let cpu_rest_percent = agent.percent_over(REST).await;
-    let rss_rest_mib = agent.resident_mib();
+    let cpu_rest_percent = percent_over(agent, REST).await;
+    let rss_rest_mib = resident_mib(agent);
 
     let (mut ready, mut painted) = (Vec::new(), Vec::new());
     for number in 0..SINGLE {
@@ -154,7 +131,7 @@ async fn measure() -> Value {
     }
 
     let (many, create_50) = create_many(&sessions).await;
-    let rss_50_mib = agent.resident_mib();
+    let rss_50_mib = resident_mib(agent);
     let mut shots = Vec::new();
     for session in many.iter().cycle().take(SCREENSHOTS) {
         let start = Instant::now();

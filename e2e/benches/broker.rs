@@ -18,15 +18,20 @@ use std::time::Instant;
 use axum::Router;
 use axum::routing::post;
 use axum_server::tls_rustls::RustlsConfig;
+use dcv_operator::api::server::DcvServer;
 use dcv_operator::api::session::DcvSession;
 use e2e::Stand;
+use e2e::api_server;
 use e2e::eventually;
+use e2e::host::processor_seconds;
+use e2e::host::resident_mib;
 use e2e::rest::LoggedIn;
 use e2e::seconds;
 use e2e::session::Sessions;
 use futures::StreamExt;
 use futures::stream;
 use kube::Client;
+use kube::api::ListParams;
 use kube::api::Patch;
 use kube::api::PatchParams;
 use kube::api::PostParams;
@@ -40,8 +45,6 @@ const WRITES_AT_ONCE: usize = 32;
 const CLIENTS: usize = 16;
 const SMALL_REQUESTS: usize = 20_000;
 const TOKENS: usize = 5_000;
-/// Ticks of `/proc` in a second, on every Linux that people run.
-const TICKS: f64 = 100.0;
 
 /// How many sessions: `BENCH_SESSIONS`, or [`SESSIONS`].
 #[expect(clippy::disallowed_methods, reason = "a benchmark has no settings")]
@@ -49,10 +52,10 @@ fn sessions_wanted() -> usize {
     env::var("BENCH_SESSIONS").map_or(SESSIONS, |count| count.parse().expect("BENCH_SESSIONS is a number"))
 }
 
-/// One session, as large as they are when they run.
-async fn make_session(api: &kube::Api<DcvSession>, number: usize) {
+/// One session on a server, as its agent has it when it runs.
+async fn make_session(api: &kube::Api<DcvSession>, number: usize, server: &DcvServer) {
     let name = format!("session-{number}");
-    let server = format!("host-bench-{}", number % 20 + 1);
+    let host = server.status.as_ref().expect("its agent has reported");
     let object = json!({
         "apiVersion": "dcv-operator.io/v1alpha1", "kind": "DcvSession",
         "metadata": {"name": name, "finalizers": ["dcv-operator.io/session-cleanup"]},
@@ -65,9 +68,9 @@ async fn make_session(api: &kube::Api<DcvSession>, number: usize) {
     let at = "2026-01-01T00:00:00Z";
     let condition = |type_: &str, reason: &str| json!({"type": type_, "status": "True", "reason": reason, "message": "", "lastTransitionTime": at});
     let status = json!({"status": {
-        "state": "READY", "serverName": server, "serverUid": server, "sessionId": id, "attempt": 1, "numOfConnections": 1,
-        "server": {"ip": "10.0.0.1", "port": 8443, "webUrlPath": "/",
-            "endpoints": [{"ipAddress": "10.0.0.1", "port": 8443, "webUrlPath": "/", "protocol": "HTTP"}]},
+        "state": "READY", "serverName": server.metadata.name, "serverUid": server.metadata.uid, "sessionId": id, "attempt": 1,
+        "numOfConnections": 1,
+        "server": {"ip": host.ip, "port": host.port, "webUrlPath": host.web_url_path, "endpoints": host.endpoints},
         "conditions": [condition("Scheduled", "Bound"), condition("Created", "Created"), condition("Ready", "AcceptingClients")],
     }});
     api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await.expect("it can be told READY");
@@ -107,17 +110,8 @@ impl Portal {
 
 /// How often the API server was asked for our kinds, by whoever.
 async fn reads(client: &Client) -> u64 {
-    let request = http::Request::get("/metrics").body(Vec::new()).expect("a request");
-    let text = client.request_text(request).await.expect("the API server has metrics");
-    let is_read = |line: &&str| {
-        line.starts_with("apiserver_request_total{")
-            && line.contains("group=\"dcv-operator.io\"")
-            && (line.contains("verb=\"GET\"") || line.contains("verb=\"LIST\""))
-    };
-    let count = |line: &str| line.rsplit(' ').next().and_then(|word| word.parse::<f64>().ok()).unwrap_or(0.0);
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it counts")]
-    let total = text.lines().filter(is_read).map(count).sum::<f64>() as u64;
-    total
+    let is_read = |labels: &str| labels.contains("verb=\"GET\"") || labels.contains("verb=\"LIST\"");
+    api_server::requests(client, |labels| labels.contains("group=\"dcv-operator.io\"") && is_read(labels)).await
 }
 
 /// Every page of 1,000, [`PAGES`] times in all: the times in milliseconds, ascending.
@@ -199,25 +193,10 @@ async fn token_rate(stand: &Stand) -> f64 {
     TOKENS as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Seconds of a processor that a process has used.
-fn processor_seconds(pid: i32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
-    // Behind the name in parentheses; user and system time are the 14th and 15th field of all.
-    let fields = stat.rsplit(')').next().unwrap_or_default().split_whitespace().skip(11).take(2);
-    fields.map(|ticks| ticks.parse::<f64>().expect("a number of ticks")).sum::<f64>() / TICKS
-}
-
-fn resident_mib(pid: i32) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the broker runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("every process has some");
-    let kilobytes: f64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number of kB");
-    kilobytes / 1024.0
-}
-
-async fn fill(sessions: &Sessions, rest: &LoggedIn) {
+async fn fill(sessions: &Sessions, servers: &[DcvServer], rest: &LoggedIn) {
     let wanted = sessions_wanted();
     let made = stream::iter(0..wanted).for_each_concurrent(WRITES_AT_ONCE, async |number| {
-        make_session(&sessions.api, number).await;
+        make_session(&sessions.api, number, &servers[number % servers.len()]).await;
         if number % 5_000 == 0 {
             eprintln!("{number} of {wanted} sessions made");
         }
@@ -238,7 +217,8 @@ async fn measure() -> Value {
     let controller = stand.role("controller-1").kill().await;
     let agent = stand.role("agent-1").kill().await;
     let rest = client.log_in().await.expect("the client logs in");
-    fill(&sessions, &rest).await;
+    let servers = stand.servers().list(&ListParams::default()).await.expect("servers can be listed").items;
+    fill(&sessions, &servers, &rest).await;
     let token = rest.token().to_owned();
     let portal = Portal::new(Path::new(stand.setting("BROKER_CA")), stand.setting("BROKER_URL"), &token);
 

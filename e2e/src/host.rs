@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use nix::unistd::SysconfVar;
+use nix::unistd::sysconf;
 
 /// A process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +84,26 @@ pub fn is_alive(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     // The name in parentheses may hold blanks; what follows the last one is regular.
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// Memory that a process has, shared pages too, in MiB.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub fn resident_mib(pid: i32) -> f64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("every process has some");
+    let kilobytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number of kB");
+    kilobytes as f64 / 1024.0
+}
+
+/// Processor time that a process has used so far, in seconds.
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+pub fn processor_seconds(pid: i32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let (_, rest) = stat.rsplit_once(')').expect("the name is in parentheses");
+    // User and system time: fields 14 and 15 of proc(5), of which two lie before the parenthesis.
+    let ticks = rest.split_whitespace().skip(11).take(2).map(|word| word.parse::<u64>().expect("a number of ticks"));
+    let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().expect("it is known");
+    ticks.sum::<u64>() as f64 / ticks_per_second as f64
 }
 
 /// Sends `signal`; a process that is gone already is none of the caller's business.

@@ -4,6 +4,7 @@
 //! tests of its kind, one at a time. What a test cannot await as a condition of an object it asks for again and again
 //! with [`eventually`]. Nothing here knows what is right: tests judge.
 
+pub mod api_server;
 pub mod audit;
 pub mod browser;
 pub mod clients;

@@ -47,6 +47,7 @@ static DCV: Mutex<bool> = Mutex::const_new(false);
 static FAKE: Mutex<bool> = Mutex::const_new(false);
 static FLEET: Mutex<bool> = Mutex::const_new(false);
 static BENCH: Mutex<bool> = Mutex::const_new(false);
+static BENCH_FLEET: Mutex<bool> = Mutex::const_new(false);
 static BENCH_VNC: Mutex<bool> = Mutex::const_new(false);
 
 /// The top of the work tree.
@@ -110,6 +111,20 @@ impl Stand {
             "--max-api-requests-per-second=1000000",
         ];
         Self::up("bench", args, &BENCH).await
+    }
+
+    /// A thousand made-up servers as it is released, and a broker that takes whatever is asked for, for benchmarks.
+    pub async fn bench_fleet() -> Self {
+        let args = &[
+            "--release",
+            "--backend",
+            "fake",
+            "--servers",
+            "1000",
+            "--broker-arg",
+            "--create-sessions-queue-max-size=100000",
+        ];
+        Self::up("bench-fleet", args, &BENCH_FLEET).await
     }
 
     /// One server with real desktops as it is released, for benchmarks.
@@ -181,8 +196,8 @@ impl Stand {
         (cluster.join("etcd"), cluster.join("etcd.saved"))
     }
 
-    /// Kills every role; `hack/up` starts them again.
-    async fn kill_roles(&self) {
+    /// Kills every role; [`restart`](Self::restart) starts them again.
+    pub async fn kill_roles(&self) {
         for entry in fs::read_dir(self.folder().join("pids")).expect("the stand is up") {
             let name = entry.expect("the stand's folder can be read").file_name();
             if let Some(label) = name.to_str().and_then(|name| name.strip_suffix(".pid")) {
