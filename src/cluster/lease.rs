@@ -51,9 +51,8 @@ impl Candidacy {
             let started = Instant::now();
             // Counted from before the call: others count from after it.
             let left = leading.borrow().map(|renewed| (renewed + deadline).saturating_duration_since(started));
-            let patience = left.map_or(period, |left| left.min(period));
             let outcome = tokio::select! {
-                outcome = tokio::time::timeout(patience, self.step(&mut election)) => outcome,
+                outcome = tokio::time::timeout(patience(period, left), self.step(&mut election)) => outcome,
                 () = stop.cancelled() => break,
             };
             match outcome {
@@ -118,6 +117,12 @@ impl Candidacy {
         self.api.replace(&self.name, &PostParams::default(), &lease).await.map_err(Error::api("give up", object()))?;
         Ok(())
     }
+}
+
+/// How long a try may take that begins with so much time left to renew what is held. An API server that answers slowly is
+/// waited for, as giving up would only ask it more; one that does not answer at all leaves time for another try.
+fn patience(period: Duration, left: Option<Duration>) -> Duration {
+    left.map_or(period, |left| left.min(period.max(left / 2)))
 }
 
 /// What one candidate has seen of a Lease, and what follows.
@@ -309,6 +314,14 @@ mod tests {
         let seconds = |failures, chance| server_lease_pause(failures, chance).as_secs();
         assert_eq!([0, 1, 2, 3, 4, 99].map(|failures| seconds(failures, 0.0)), [10, 2, 4, 8, 10, 10]);
         assert_eq!(seconds(0, 1.0), 8);
+    }
+
+    #[test]
+    fn a_leader_waits_for_slow_answers_and_has_time_for_another_try() {
+        let milliseconds =
+            |left: Option<u64>| patience(Duration::from_millis(1500), left.map(Duration::from_millis)).as_millis();
+        assert_eq!(milliseconds(None), 1500, "who does not lead loses nothing");
+        assert_eq!([4500, 2250, 1000, 0].map(|left| milliseconds(Some(left))), [2250, 1500, 1000, 0]);
     }
 
     fn wall() -> Timestamp {

@@ -48,7 +48,8 @@ pub async fn admin() -> Client {
 }
 
 async fn install(client: Client) {
-    let applied = kubectl("apply --server-side --force-conflicts -f crds -f config/rbac -f config/policy");
+    let applied =
+        kubectl("apply --server-side --force-conflicts -f crds -f config/rbac -f config/policy -f config/flow-control");
     assert!(applied.status.success(), "{}", text(&applied));
     let established = kubectl("wait --for=condition=Established --timeout=30s -f crds");
     assert!(established.status.success(), "{}", text(&established));

@@ -1,4 +1,4 @@
-//! Our definitions, rights and policies on a real API server.
+//! Our definitions, rights, policies and flow control on a real API server.
 //!
 //! Ignored by default: `hack/test api` starts a server and runs them. By hand:
 //! `eval "$(hack/cluster env)"; cargo test --test api_server -- --ignored`. They install what `crds/` and `config/` hold
@@ -8,6 +8,7 @@ mod agents;
 mod clients;
 mod cluster;
 mod explain;
+mod flow;
 mod guards;
 mod plugin;
 mod readers;

@@ -210,7 +210,7 @@ async fn a_client_with_a_wrong_spec_is_refused_with_a_reason() {
 #[ignore = "needs an API server"]
 async fn manifests_are_accepted_without_warnings_and_policies_check_their_types() {
     admin().await;
-    for folder in ["crds", "config/rbac", "config/policy"] {
+    for folder in ["crds", "config/rbac", "config/policy", "config/flow-control"] {
         let applied = kubectl(&format!("apply --server-side --force-conflicts -f {folder}"));
         assert!(applied.status.success() && applied.stderr.is_empty(), "{}", text(&applied));
     }
