@@ -22,7 +22,6 @@ use e2e::session::Sessions;
 use e2e::session::is_ready;
 use e2e::session::manifest;
 use futures::StreamExt;
-use futures::TryStreamExt;
 use futures::stream;
 use kube::ResourceExt;
 use kube::api::ListParams;
@@ -69,10 +68,12 @@ async fn writes(stand: &Stand) -> f64 {
 
 /// Returns once `count` sessions have been seen READY.
 async fn until_ready(sessions: &Sessions, count: usize) {
-    let mut versions = watcher(sessions.api.clone(), watcher::Config::default()).applied_objects().boxed();
+    let versions = watcher(sessions.api.clone(), watcher::Config::default()).default_backoff().applied_objects();
+    // A watch that breaks begins anew.
+    let mut versions = versions.filter_map(async |version| version.ok()).boxed();
     let mut ready = BTreeSet::new();
     while ready.len() < count {
-        let session = versions.try_next().await.expect("sessions can be watched").expect("a watch does not end");
+        let session = versions.next().await.expect("a watch does not end");
         if is_ready(&session) && ready.insert(session.name_any()) && ready.len().is_multiple_of(STEP) {
             eprintln!("{} of {count} sessions READY", ready.len());
         }
