@@ -15,7 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use dcv_operator::api::session::DcvSession;
 use e2e::Stand;
 use e2e::eventually;
-use e2e::host::processor_seconds;
+use e2e::host::processor_percent;
 use e2e::host::resident_mib;
 use e2e::rest::LoggedIn;
 use e2e::seconds;
@@ -36,13 +36,6 @@ const SCREENSHOTS: usize = 50;
 const REST: Duration = seconds(30);
 /// More colours than an empty screen has.
 const COLOURS: usize = 8;
-
-/// Part of one processor that a process takes, in percent.
-async fn percent_over(pid: i32, time: Duration) -> f64 {
-    let before = processor_seconds(pid);
-    tokio::time::sleep(time).await;
-    (processor_seconds(pid) - before) / time.as_secs_f64() * 100.0
-}
 
 /// The encoded bytes of one screenshot, at most 800x450; or why there is none, as a replica may see READY a moment later.
 async fn screenshot(rest: &LoggedIn, id: &str) -> Result<Vec<u8>, String> {
@@ -120,7 +113,7 @@ async fn measure() -> Value {
     let rest = client.log_in().await.expect("the client logs in");
     let agent = stand.role("agent-1").pid();
 
-    let cpu_rest_percent = percent_over(agent, REST).await;
+    let cpu_rest_percent = processor_percent(agent, REST).await;
     let rss_rest_mib = resident_mib(agent);
 
     let (mut ready, mut painted) = (Vec::new(), Vec::new());

@@ -14,6 +14,7 @@ use std::time::Instant;
 use dcv_operator::api::session::DcvSession;
 use e2e::Stand;
 use e2e::api_server;
+use e2e::host::processor_percent;
 use e2e::host::processor_seconds;
 use e2e::host::resident_mib;
 use e2e::rest::LoggedIn;
@@ -116,9 +117,7 @@ async fn measure() -> Value {
     let processor_ms = (processor_seconds(controller) - processor) * 1e3 / SESSIONS as f64;
     let all_writes = (writes(&stand).await - written) / start.elapsed().as_secs_f64();
     let ready = SESSIONS as f64 / start.elapsed().as_secs_f64();
-    let before = processor_seconds(controller);
-    tokio::time::sleep(REST).await;
-    let rest_percent = (processor_seconds(controller) - before) / REST.as_secs_f64() * 100.0;
+    let rest_percent = processor_percent(controller, REST).await;
     let rss = resident_mib(controller);
 
     let all = sessions.api.list(&ListParams::default().limit(1)).await.expect("sessions can be listed").items;

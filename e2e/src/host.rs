@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -104,6 +105,13 @@ pub fn processor_seconds(pid: i32) -> f64 {
     let ticks = rest.split_whitespace().skip(11).take(2).map(|word| word.parse::<u64>().expect("a number of ticks"));
     let ticks_per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().expect("it is known");
     ticks.sum::<u64>() as f64 / ticks_per_second as f64
+}
+
+/// Part of one processor that a process takes over this time, in percent.
+pub async fn processor_percent(pid: i32, time: Duration) -> f64 {
+    let before = processor_seconds(pid);
+    tokio::time::sleep(time).await;
+    (processor_seconds(pid) - before) / time.as_secs_f64() * 100.0
 }
 
 /// Sends `signal`; a process that is gone already is none of the caller's business.

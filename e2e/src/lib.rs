@@ -9,6 +9,7 @@ pub mod audit;
 pub mod browser;
 pub mod clients;
 pub mod contract;
+pub mod dcv_client;
 pub mod dcv_host;
 pub mod dcv_node;
 pub mod desktop;

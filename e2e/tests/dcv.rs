@@ -1,46 +1,16 @@
 //! From a REST call to a client that a DCV server lets in, and what lives on when the agent does not.
 
-use std::io::BufRead;
-use std::io::BufReader;
-use std::process::Child;
-use std::process::Command;
-use std::process::Stdio;
-
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use dcv_operator::api::server::SessionOrigin;
 use e2e::Stand;
+use e2e::dcv_client::DcvClient;
 use e2e::eventually;
 use e2e::host;
 use e2e::seconds;
 use e2e::session::Sessions;
 use e2e::session::is_ready;
-use e2e::stand::root;
 use serde_json::json;
-
-/// A client that has opened the documented URL: what the server said, and the connection while it lives.
-struct Client {
-    process: Child,
-    said: String,
-}
-
-impl Client {
-    fn open(url: &str) -> Self {
-        let double = root().join("target/debug/dcv-double");
-        let process = Command::new(double).args(["connect", url]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut process = process.expect("the client can be run");
-        let mut said = String::new();
-        let output = process.stdout.take().expect("it is a pipe");
-        BufReader::new(output).read_line(&mut said).expect("it says something");
-        Self { process, said: said.trim().to_owned() }
-    }
-
-    /// Leaves, as a client that is closed.
-    fn leave(mut self) {
-        drop(self.process.stdin.take());
-        self.process.wait().expect("it ends");
-    }
-}
 
 async fn until_connections(sessions: &Sessions, name: &str, number: i32) {
     sessions
@@ -73,18 +43,18 @@ async fn who_has_a_token_from_the_broker_is_let_in_by_the_server_and_nobody_else
     assert_eq!(known, expected);
 
     let url = rest.connection_url(&id, "ann").await;
-    let ann = Client::open(&url);
+    let ann = DcvClient::open(&url);
     assert_eq!(ann.said, "yes, user ann");
     let name = name_of(&stand, &id).await;
     until_connections(&sessions, &name, 1).await;
-    let cid = Client::open(&rest.connection_url(&id, "cid").await);
+    let cid = DcvClient::open(&rest.connection_url(&id, "cid").await);
     assert_eq!(cid.said, "yes, user cid", "the session's permissions let him in");
     until_connections(&sessions, &name, 2).await;
-    let full = Client::open(&url);
+    let full = DcvClient::open(&url);
     assert_eq!(full.said, "no: The session has as many clients as it may");
-    full.leave();
-    cid.leave();
-    ann.leave();
+    drop(full);
+    drop(cid);
+    drop(ann);
     until_connections(&sessions, &name, 0).await;
     let left = sessions.api.get(&name).await.expect("it is there").status.expect("it has a status");
     assert!(left.last_disconnection_time.is_some(), "{left:?}");
@@ -97,15 +67,15 @@ async fn who_has_a_token_from_the_broker_is_let_in_by_the_server_and_nobody_else
         (rest.connection_url(&id, "bob").await, "no: bob has no permission to see this session"),
         (format!("{token}#nowhere"), "no: The sessionId nowhere is not available"),
     ] {
-        let client = Client::open(&url);
+        let client = DcvClient::open(&url);
         assert_eq!(client.said, said);
-        client.leave();
+        drop(client);
     }
     rest.delete(&id, "ann").await;
     rest.until_state(&id, "DELETED").await;
-    let client = Client::open(&url);
+    let client = DcvClient::open(&url);
     assert_eq!(client.said, format!("no: The sessionId {id} is not available"));
-    client.leave();
+    drop(client);
     sessions.delete_namespace().await;
     eventually("the server to be empty", seconds(30), async || {
         let ids = server.ids();
@@ -129,7 +99,7 @@ async fn a_killed_agent_ends_no_session_and_the_next_one_knows_them_all() {
     let rest = stand.rest_client(&sessions.namespace, json!({})).await.log_in().await.expect("the client logs in");
     sessions.create("before", &json!({})).await;
     let id = sessions.until_ready("before").await.id().to_owned();
-    let ann = Client::open(&rest.connection_url(&id, "ann").await);
+    let ann = DcvClient::open(&rest.connection_url(&id, "ann").await);
     assert_eq!(ann.said, "yes, user ann");
     until_connections(&sessions, "before", 1).await;
 
@@ -141,7 +111,7 @@ async fn a_killed_agent_ends_no_session_and_the_next_one_knows_them_all() {
     })
     .await;
     let killed = stand.role("agent-1").kill().await;
-    ann.leave();
+    drop(ann);
     let ended = sessions.create("ended", &json!({})).await.id().to_owned();
     killed.restart().await;
     let known =

@@ -4,7 +4,7 @@
 use std::fs;
 
 use dcv_operator::api::session::DcvSession;
-use e2e::dcv_node::DcvClient;
+use e2e::dcv_client::DcvClient;
 use e2e::dcv_node::DcvNode;
 use e2e::dcv_node::FOLDER;
 use e2e::document::markdown::Block;
