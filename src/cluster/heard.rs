@@ -1,7 +1,9 @@
 //! A layer of the client: counts calls, and hears whether watches are alive.
 //!
-//! A watch of which nothing is heard for longer than the API server's bookmarks take is cut with an error, so that it is
-//! begun anew: a connection that died without a word would otherwise be waited on until the watch's own end, minutes later.
+//! A watch of which nothing is heard for longer than the API server's bookmarks take is ended, so that it is begun anew where
+//! it was: a connection that died without a word would otherwise be waited on until the watch's own end, minutes later. That
+//! is no failure. An API server whose etcd seldom tells of progress sends no bookmark either while no object of the kind
+//! changes, and if the connection is dead, the new watch fails and says so.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -162,10 +164,11 @@ impl Body for HeardBody {
             }
             Poll::Ready(_) => frame,
             Poll::Pending => {
-                let silence = listening.cut_after;
                 let cut = listening.cut.as_mut().poll(context);
                 cut.map(|()| {
-                    Some(Err(format!("nothing was heard of the watch for {} seconds", silence.as_secs()).into()))
+                    let resource = listening.watch.resource();
+                    tracing::debug!(resource, "Nothing was heard of a watch, beginning it anew");
+                    None
                 })
             }
         }
@@ -185,10 +188,13 @@ mod tests {
     use std::convert::Infallible;
     use std::sync::Mutex;
 
+    use futures::StreamExt;
+    use futures::future::ready;
     use http::StatusCode;
     use http_body_util::BodyExt;
     use http_body_util::StreamBody;
     use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::api::core::v1::Secret;
     use kube::Api;
     use kube::Client;
     use kube::runtime::watcher;
@@ -297,6 +303,25 @@ mod tests {
         *server.silent.lock().unwrap() = false;
         wait_for("it is heard again", async || complaint().await.is_none()).await;
         assert!(server.watches.lock().unwrap().len() >= 2);
+    }
+
+    #[tokio::test]
+    async fn a_silent_watch_is_begun_anew_where_it_was_and_that_is_no_failure() {
+        let server = Server::default();
+        let api: Api<Secret> = Api::namespaced(server.client(), "quiet");
+        let config = watcher::Config::default().fields("metadata.name=b");
+        let _followed = watches::follow(api.resource_url(), Some("metadata.name=b"));
+        let events = Arc::new(Mutex::new(Vec::new()));
+        let heard = events.clone();
+        let task = tokio::spawn(watcher(api, config).for_each(move |event| {
+            heard.lock().unwrap().push(event.map(|_| ()));
+            ready(())
+        }));
+        wait_for("it is begun anew twice", async || server.watches.lock().unwrap().len() >= 3).await;
+        task.abort();
+        let events = events.lock().unwrap();
+        assert!(events.iter().all(Result::is_ok), "{events:?}");
+        assert_eq!(events.len(), 2, "there is one list, at the beginning");
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl Following {
 static WATCHES: LazyLock<Mutex<HashMap<String, Weak<Watch>>>> = LazyLock::new(Mutex::default);
 
 impl Watch {
+    /// The kind of its objects, in plural, as in addresses.
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
     /// A word was heard of it.
     pub fn hear(&self) {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
