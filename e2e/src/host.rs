@@ -88,10 +88,19 @@ pub fn is_alive(pid: i32) -> bool {
 }
 
 /// Memory that a process has, shared pages too, in MiB.
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
 pub fn resident_mib(pid: i32) -> f64 {
+    memory_mib(pid, "VmRSS:")
+}
+
+/// Memory that is a process's own, without pages of files, in MiB.
+pub fn own_mib(pid: i32) -> f64 {
+    memory_mib(pid, "RssAnon:")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+fn memory_mib(pid: i32, field: &str) -> f64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("every process has some");
+    let line = status.lines().find(|line| line.starts_with(field)).expect("every process has some");
     let kilobytes: u64 = line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("a number of kB");
     kilobytes as f64 / 1024.0
 }

@@ -25,6 +25,7 @@ pub struct Role {
 pub struct Killed {
     role: Role,
     command: Vec<OsString>,
+    environment: Vec<(OsString, OsString)>,
 }
 
 impl Role {
@@ -47,14 +48,25 @@ impl Role {
 
     /// How it was started.
     fn command(&self) -> Vec<OsString> {
-        let command = fs::read(format!("/proc/{}/cmdline", self.pid())).unwrap_or_default();
-        let command: Vec<_> = command
-            .split(|byte| *byte == 0)
-            .filter(|word| !word.is_empty())
-            .map(|word| OsString::from_vec(word.into()))
-            .collect();
+        let command: Vec<_> = self.words("cmdline").into_iter().filter(|word| !word.is_empty()).collect();
         assert!(!command.is_empty(), "{} does not run", self.label);
         command
+    }
+
+    /// The variables it was started with.
+    fn environment(&self) -> Vec<(OsString, OsString)> {
+        let split = |variable: OsString| {
+            let bytes = variable.into_vec();
+            let at = bytes.iter().position(|byte| *byte == b'=')?;
+            Some((OsString::from_vec(bytes[..at].into()), OsString::from_vec(bytes[at + 1..].into())))
+        };
+        self.words("environ").into_iter().filter_map(split).collect()
+    }
+
+    /// What a file of its folder in `/proc` has between zero bytes.
+    fn words(&self, file: &str) -> Vec<OsString> {
+        let text = fs::read(format!("/proc/{}/{file}", self.pid())).unwrap_or_default();
+        text.split(|byte| *byte == 0).map(|word| OsString::from_vec(word.into())).collect()
     }
 
     /// Starts another process like it under the name `label`, with other values of these flags.
@@ -65,18 +77,18 @@ impl Role {
             command[at + 1] = OsString::from(value);
         }
         let folder = self.pidfile.ancestors().nth(2).expect("it is in a folder of the stand");
-        Killed { role: Self::new(folder, label), command }.restart().await
+        Killed { role: Self::new(folder, label), command, environment: self.environment() }.restart().await
     }
 
     /// Ends it with SIGKILL, and returns once it is gone.
     pub async fn kill(self) -> Killed {
-        let (pid, command) = (self.pid(), self.command());
+        let (pid, command, environment) = (self.pid(), self.command(), self.environment());
         host::signal(pid, Signal::SIGKILL);
         eventually("a killed process to be gone", seconds(10), async || {
             if host::is_alive(pid) { Err(format!("{pid} lives")) } else { Ok(()) }
         })
         .await;
-        Killed { role: self, command }
+        Killed { role: self, command, environment }
     }
 
     /// Kills it and starts it again at once.
@@ -111,6 +123,8 @@ impl Killed {
             .arg(&self.role.pidfile)
             .arg(&self.role.log)
             .args(&self.command)
+            .env_clear()
+            .envs(self.environment)
             .status()
             .await
             .expect("bash can be run");

@@ -158,6 +158,27 @@ async fn a_screenshot_shows_what_is_on_the_screen_now_in_the_size_and_format_ask
     sessions.delete_namespace().await;
 }
 
+/// An allocator left to itself keeps two pictures' worth or more for each thread, for ever.
+#[tokio::test]
+async fn pictures_leave_no_memory_behind() {
+    let stand = Stand::vnc().await;
+    let (sessions, rest) = tenant(&stand, "memory").await;
+    stand.role("agent-1").kill().await.restart().await;
+    let id = rest.create(json!({"Name": "desk", "Owner": "ann", "Type": "VIRTUAL"})).await;
+    rest.until_state(&id, "READY").await;
+    let agent = stand.role("agent-1").pid();
+    let item = json!({"SessionId": id, "MaxWidth": 10_000, "MaxHeight": 10_000});
+    let before = host::own_mib(agent);
+    for _ in 0..5 {
+        futures::future::join_all((0..8).map(|_| shoot(&rest, item.clone(), ImageFormat::Png))).await;
+    }
+    let left = host::own_mib(agent) - before;
+    let picture = 1920.0 * 1080.0 * 3.0 / 1024.0 / 1024.0;
+    assert!(left < picture, "{left} MiB are left of 40 pictures of {picture} MiB");
+    rest.delete(&id, "ann").await;
+    sessions.delete_namespace().await;
+}
+
 async fn until_it_answers(rest: &LoggedIn) {
     eventually("the broker to be back", seconds(20), async || {
         let answer = rest.try_post("/describeSessions", &json!({})).await.map_err(|error| error.to_string())?;

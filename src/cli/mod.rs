@@ -22,6 +22,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::thread;
 
 use anyhow::Context;
 use clap::Args;
@@ -52,6 +53,12 @@ use init::InitArgs;
 use session_host::SessionHostArgs;
 use trial::TrialArgs;
 use verify_isolation::VerifyIsolationArgs;
+
+/// Most threads that an agent works on. The host is there for desktops: a thread for each of a hundred cores would take memory
+/// that the agent has no use for.
+const AGENT_THREADS: usize = 4;
+/// No bound on threads.
+const ALL_CORES: usize = usize::MAX;
 
 /// Manages remote-desktop sessions on a fleet of hosts, as Kubernetes objects.
 #[derive(Parser, Debug)]
@@ -209,11 +216,11 @@ fn play(cli: Cli) -> anyhow::Result<()> {
             let files = args.log_files();
             let scope = Scope::of(watch_namespaces);
             let _exporter = traces::export(names::AGENT)?;
-            serve(&logs, files.as_ref(), args.run(namespace, scope, kubeconfig, health_address))
+            serve(&logs, files.as_ref(), AGENT_THREADS, args.run(namespace, scope, kubeconfig, health_address))
         }
         Role::Controller { common: Common { namespace, watch_namespaces, kubeconfig, health_address, logs }, args } => {
             let _exporter = traces::export(names::CONTROLLER)?;
-            start(&logs, None, async move {
+            start(&logs, None, ALL_CORES, async move {
                 let client = cluster::client(names::CONTROLLER, kubeconfig.as_deref()).await?;
                 let scope = Scope::of(watch_namespaces);
                 let settings = crate::controller::Settings { scope, ..args.settings(namespace, health_address) };
@@ -222,17 +229,17 @@ fn play(cli: Cli) -> anyhow::Result<()> {
         }
         Role::Broker { common: Common { namespace, watch_namespaces, kubeconfig, health_address, logs }, args } => {
             let _exporter = traces::export(names::BROKER)?;
-            start(&logs, None, async move {
+            start(&logs, None, ALL_CORES, async move {
                 let client = cluster::client(names::BROKER, kubeconfig.as_deref()).await?;
                 let scope = Scope::of(watch_namespaces);
                 let settings = crate::broker::Settings { scope, ..args.settings(namespace, health_address) };
                 Ok(crate::broker::run(settings, client).await?)
             })
         }
-        Role::FakeHost { logs, args } => serve(&logs, None, args.run()),
+        Role::FakeHost { logs, args } => serve(&logs, None, ALL_CORES, args.run()),
         Role::Check(args) => block_on(args.run(&Notices::default())).map(drop),
         Role::VerifyIsolation(args) => block_on(args.run()).map(drop),
-        Role::Init { logs, args } => start(&logs, None, args.run()),
+        Role::Init { logs, args } => start(&logs, None, ALL_CORES, args.run()),
         Role::Try(args) => block_on(args.run()),
         Role::Chroot(args) => args.run(),
         Role::SessionHost(args) => args.run(),
@@ -240,22 +247,41 @@ fn play(cli: Cli) -> anyhow::Result<()> {
 }
 
 fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
-    tokio::runtime::Runtime::new().context("failed to start the runtime")?.block_on(future)
+    block_on_threads(ALL_CORES, future)
 }
 
-/// Logs as told and runs a role until it ends. The role listens for signals itself.
-fn start(logs: &Logs, files: Option<&LogFiles>, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+/// Runs on a thread for each core, and on no more than `threads`.
+fn block_on_threads<T>(threads: usize, future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if thread::available_parallelism().is_ok_and(|cores| cores.get() > threads) {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build().context("failed to start the runtime")?.block_on(future)
+}
+
+/// Logs as told and runs a role until it ends, on no more than `threads`. The role listens for signals itself.
+fn start(
+    logs: &Logs,
+    files: Option<&LogFiles>,
+    threads: usize,
+    role: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
     let format = match logs.log_format {
         LogFormat::Json => telemetry::Format::Json,
         LogFormat::Text => telemetry::Format::Text,
     };
     telemetry::init(&logs.log_level, format, files)?;
-    block_on(role)
+    block_on_threads(threads, role)
 }
 
 /// As [`start`], for a role that has nothing to do at its end: it is stopped where it is.
-fn serve(logs: &Logs, files: Option<&LogFiles>, role: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    start(logs, files, async {
+fn serve(
+    logs: &Logs,
+    files: Option<&LogFiles>,
+    threads: usize,
+    role: impl Future<Output = anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    start(logs, files, threads, async {
         let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
         tokio::select! {
             ended = role => ended,

@@ -107,6 +107,8 @@ impl Host {
              \n\
              [Service]\n\
              ExecStart={}\n\
+             # What a screenshot took goes back at once.\n\
+             Environment=MALLOC_MMAP_THRESHOLD_=1048576 MALLOC_TRIM_THRESHOLD_=4194304\n\
              Restart=always\n\
              RestartSec=5\n\
              # Desktops outlive the agent.\n\
