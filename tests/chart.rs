@@ -213,3 +213,18 @@ fn the_charts_versions_are_the_programs() {
         );
     }
 }
+
+/// The unit on that page is the one of `kubectl dcv enroll`: a test of that sees to it.
+#[test]
+fn agents_have_the_same_allocator_settings_wherever_they_start() {
+    let page = fs::read_to_string(root().join("docs/dcv-hosts.md")).unwrap();
+    let settings = page.lines().find_map(|line| line.strip_prefix("Environment=")).expect("the unit has them");
+    let up = fs::read_to_string(root().join("hack/up")).unwrap();
+    let pods = read("charts/dcv-operator", "templates/agent/daemonset.yaml");
+    assert!(up.contains(&format!("local -x {settings}\n")), "hack/up has not {settings}");
+    for setting in settings.split(' ') {
+        let (name, value) = setting.split_once('=').unwrap();
+        let variable = format!("        - name: {name}\n          value: \"{value}\"\n");
+        assert!(pods.contains(&variable), "the chart's agents have not {setting}");
+    }
+}

@@ -306,4 +306,12 @@ mod tests {
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn a_role_works_on_no_more_threads_than_it_is_told() {
+        let threads = async || Ok(tokio::runtime::Handle::current().metrics().num_workers());
+        let cores = thread::available_parallelism().unwrap().get();
+        assert_eq!(block_on_threads(1, threads()).unwrap(), 1);
+        assert_eq!(block_on(threads()).unwrap(), cores);
+    }
 }
